@@ -1,0 +1,3 @@
+pub mod event;
+pub mod frame;
+pub mod journal;
