@@ -93,6 +93,9 @@ begin
         continue when public.is_event_partition(partition);
         if to_regclass('public.' || partition) is null then
             execute format('create table public.%I (like public.device_events including all)', partition);
+        elsif exists (select from pg_inherits where inhrelid = to_regclass('public.' || partition)) then
+            -- An interrupted drop left it half detached: neither routed to nor attachable before this.
+            execute format('alter table public.device_events detach partition public.%I finalize', partition);
         end if;
         execute format('alter table public.device_events attach partition public.%I for values from (%L) to (%L)',
                        partition, day, day + interval '1 day');
@@ -187,4 +190,23 @@ begin
     end if;
     return num_taken;
 end
+$$;
+
+-- Nothing before `until` is recomputed any more: called when the events before it are about to be dropped, with the
+-- marks before it refreshed in the same transaction.
+create function close_rollups(until timestamptz) returns void language sql as $$
+    select pg_advisory_xact_lock(hashtext('hse.rollups'));
+    update rollup_state set raw_from = until where raw_from < until;
+$$;
+
+-- Statistics know the rows of the last vacuum or analyze, counters those since the last crash: the larger is nearer.
+create function event_count_estimate() returns bigint language sql stable as $$
+    select coalesce(sum(greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0)), 0)::bigint
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'public.device_events'::regclass
+$$;
+
+create function event_bytes() returns bigint language sql stable as $$
+    select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
+      from pg_inherits where inhparent = 'public.device_events'::regclass
 $$;

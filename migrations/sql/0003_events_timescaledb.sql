@@ -67,4 +67,12 @@ create function event_retention() returns interval language sql stable as $$
      where proc_name = 'policy_retention' and hypertable_name = 'device_events'
 $$;
 
+-- Statistics know the rows of the last vacuum, analyze or compression, counters those since the last crash.
+create function event_count_estimate() returns bigint language sql as $$
+    select coalesce(sum(greatest(approximate_row_count(chunk), pg_stat_get_live_tuples(chunk))), 0)::bigint
+      from show_chunks('device_events') as chunk
+$$;
+
+create function event_bytes() returns bigint language sql as $$ select coalesce(hypertable_size('device_events'), 0) $$;
+
 select set_event_retention(interval '730 days');
