@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
-from tests.storage.drain import Reading, copy_events, drain, ensure_partitions, readings
 
 from hse.adapters.postgres import maintenance
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
+from tests.storage.drain import Reading, copy_events, drain, ensure_partitions, readings
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

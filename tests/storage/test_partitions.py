@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from tests.storage.drain import Reading, copy_events, drain, ensure_partitions
 
 from hse.adapters.postgres import maintenance
 from hse.adapters.postgres.maintenance import MaintenanceReport, run_maintenance
+from tests.storage.drain import Reading, copy_events, drain, ensure_partitions
 
 DAY = timedelta(days=1)
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)

@@ -187,7 +187,7 @@ def test_few_changes_are_told_by_their_ids(plain_engine: sa.Engine, listener: Li
     with plain_engine.connect() as connection:
         ids = set(connection.execute(sa.text("select id::text from devices")).scalars())
     assert set(inserted.split(",")) == ids
-    one = sorted(ids)[0]
+    one = min(ids)
     assert listener.said_of("update devices set is_enabled = false where id = :id", id=one) == [one]
     assert listener.said_of("delete from devices where id = :id", id=one) == [one]
 

@@ -48,7 +48,9 @@ def test_old_chunks_go_to_the_columnstore_and_still_take_late_events(own_engine:
     drain(own_engine, [Reading(time=old, device_id=device, value=2.0)])
     run_jobs(own_engine, "policy_refresh_continuous_aggregate")
     assert count(own_engine, "select sum(samples) from device_events_hourly") == 1001
-    assert count(own_engine, "select event_count_estimate()") >= 1000
+    with own_engine.begin() as connection:
+        connection.execute(sa.text("analyze device_events"))
+    assert 900 <= count(own_engine, "select event_count_estimate()") <= 1100
 
 
 def test_retention_drops_events_and_keeps_aggregates(own_engine: sa.Engine) -> None:

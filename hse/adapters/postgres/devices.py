@@ -26,7 +26,10 @@ def ensure_organization(connection: sa.Connection, name: str) -> UUID:
     connection.execute(
         insert(organizations).values(name=checked_name(name)).on_conflict_do_nothing(index_elements=["name"])
     )
-    return connection.execute(sa.select(organizations.c.id).where(organizations.c.name == name)).scalar_one()
+    organization_id: UUID = connection.execute(
+        sa.select(organizations.c.id).where(organizations.c.name == name)
+    ).scalar_one()
+    return organization_id
 
 
 def add_devices(
@@ -44,11 +47,15 @@ def add_devices(
         token = None if gateway_id is not None else _new_token()
         issued.append(IssuedDevice(device_id=uuid4(), name=device_name, token=token.text if token else None))
         hashes.append(token.sha256 if token else None)
-    rows = sa.func.unnest(
-        sa.literal([device.device_id for device in issued], ARRAY(sa.Uuid)),
-        sa.literal([device.name for device in issued], ARRAY(sa.Text)),
-        sa.literal(hashes, ARRAY(BYTEA)),
-    ).table_valued(sa.column("id", sa.Uuid), sa.column("name", sa.Text), sa.column("token_hash", BYTEA))
+    rows = (
+        sa.func.unnest(
+            sa.literal([device.device_id for device in issued], ARRAY(sa.Uuid)),
+            sa.literal([device.name for device in issued], ARRAY(sa.Text)),
+            sa.literal(hashes, ARRAY(BYTEA)),
+        )
+        .table_valued(sa.column("id", sa.Uuid), sa.column("name", sa.Text), sa.column("token_hash", BYTEA))
+        .render_derived()
+    )
     statement = sa.insert(devices).from_select(
         ["id", "organization_id", "gateway_id", "name", "token_hash"],
         sa.select(

@@ -37,7 +37,7 @@ def _aggregate_columns() -> list[sa.Column[object]]:
 organizations = sa.Table(
     "organizations",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.FetchedValue()),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_at", Timestamptz, nullable=False),
     sa.Column("updated_at", Timestamptz, nullable=False),
@@ -46,7 +46,7 @@ organizations = sa.Table(
 devices = sa.Table(
     "devices",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.FetchedValue()),
     sa.Column("organization_id", sa.Uuid, sa.ForeignKey(organizations.c.id), nullable=False),
     sa.Column("gateway_id", sa.Uuid),
     sa.Column("name", sa.Text, nullable=False),
@@ -63,7 +63,7 @@ device_events_daily = sa.Table("device_events_daily", metadata, *_aggregate_colu
 event_outbox = sa.Table(
     "event_outbox",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     *_event_columns(),
     sa.Column("created_at", Timestamptz, nullable=False),
 )
@@ -71,7 +71,7 @@ event_outbox = sa.Table(
 dead_letters = sa.Table(
     "dead_letters",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("device_id", sa.Uuid, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
