@@ -1,0 +1,129 @@
+"""What must be done to the storage again and again: partitions made ahead, rollups refreshed, old events dropped.
+
+Any number of workers may run this at once, and any of them may die anywhere: every step is one transaction or can be
+taken up where it stopped. On TimescaleDB its own jobs do the work, and only the retention is set here.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+PARTITIONS_AHEAD = timedelta(days=7)
+
+# A week is the reach of the columnstore policy; less would drop events before they are ever compressed.
+RETENTION_DAYS_MIN = 7
+
+# One transaction recomputes at most so many (device, hour) buckets: short enough that a crash redoes little.
+MARKS_PER_TRANSACTION_MAX = 10_000
+
+# Detaching waits for every transaction that has touched the events. One that outlasts this (a dump, a report) is not
+# worth holding the next partitions up for; the drop is finished by a later run.
+DROP_TIMEOUT = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceReport:
+    """What a run did. `drop_postponed` tells why expired partitions are still there, None when none had to wait."""
+
+    event_storage: str
+    partitions_made: int = 0
+    marks_refreshed: int = 0
+    partitions_dropped: tuple[str, ...] = ()
+    drop_postponed: str | None = None
+
+
+def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) -> MaintenanceReport:
+    """Does what is due at `now` (aware). Events of UTC days that ended `retention_days` ago are dropped, aggregates stay.
+
+    Raises `ValueError` for a naive `now` or a retention below a week.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now must be aware")
+    if retention_days < RETENTION_DAYS_MIN:
+        raise ValueError(f"events are kept for {RETENTION_DAYS_MIN} days at least, not {retention_days}")
+    with engine.begin() as connection:
+        storage: str = connection.execute(sa.select(sa.func.event_storage())).scalar_one()
+        if storage == "timescaledb":
+            _set_retention_policy(connection, retention_days)
+            return MaintenanceReport(event_storage=storage)
+        partitions_made: int = connection.execute(
+            sa.select(sa.func.ensure_event_partitions(now, now + PARTITIONS_AHEAD))
+        ).scalar_one()
+    # The open hour waits until it has ended: its rows would be read again at every run. Readers get it from the events.
+    marks_refreshed = refresh_rollups(engine, before=now.replace(minute=0, second=0, microsecond=0))
+    dropped, postponed = _drop_expired_partitions(engine, until=now - timedelta(days=retention_days))
+    return MaintenanceReport(
+        event_storage=storage,
+        partitions_made=partitions_made,
+        marks_refreshed=marks_refreshed,
+        partitions_dropped=dropped,
+        drop_postponed=postponed,
+    )
+
+
+def refresh_rollups(engine: sa.Engine, *, before: datetime) -> int:
+    """Recomputes every marked hour before `before` (a whole UTC hour), a transaction a bite; returns the marks taken."""
+    num_taken_all = 0
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.compact_rollup_marks()))
+    while True:
+        with engine.begin() as connection:
+            num_taken = _refresh_bite(connection, before)
+        num_taken_all += num_taken
+        if num_taken < MARKS_PER_TRANSACTION_MAX:
+            return num_taken_all
+
+
+def _refresh_bite(connection: sa.Connection, before: datetime) -> int:
+    num_taken: int = connection.execute(
+        sa.select(sa.func.refresh_rollups(before, MARKS_PER_TRANSACTION_MAX))
+    ).scalar_one()
+    return num_taken
+
+
+def _set_retention_policy(connection: sa.Connection, retention_days: int) -> None:
+    retention = timedelta(days=retention_days)
+    if connection.execute(sa.select(sa.func.event_retention())).scalar_one() != retention:
+        connection.execute(sa.select(sa.func.set_event_retention(retention)))
+
+
+def _drop_expired_partitions(engine: sa.Engine, *, until: datetime) -> tuple[tuple[str, ...], str | None]:
+    """Drops what ended at or before `until`: closes its rollups, detaches without stopping writers, then drops."""
+    dropped: list[str] = []
+    expired = sa.text(
+        "select partition_name, ends_at, is_attached, is_detach_pending from expired_event_partitions(:until)"
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        partitions = connection.execute(expired, {"until": until}).all()
+        if not partitions:
+            return (), None
+        if not connection.execute(sa.text("select pg_try_advisory_lock(hashtext('hse.event_drop'))")).scalar_one():
+            return (), "another worker is dropping partitions"
+        try:
+            connection.execute(sa.text(f"set statement_timeout = '{DROP_TIMEOUT.seconds}s'"))
+            _close_rollups(engine, until=partitions[-1].ends_at)
+            for partition in connection.execute(expired, {"until": until}).all():
+                name = connection.dialect.identifier_preparer.quote(partition.partition_name)
+                if partition.is_attached:
+                    how = "finalize" if partition.is_detach_pending else "concurrently"
+                    connection.execute(sa.text(f"alter table device_events detach partition {name} {how}"))
+                connection.execute(sa.text(f"drop table {name}"))
+                dropped.append(partition.partition_name)
+        except sa.exc.OperationalError as error:
+            if connection.invalidated:
+                raise
+            return tuple(dropped), str(error.orig)
+        finally:
+            if not connection.invalidated:
+                connection.execute(sa.text("reset statement_timeout"))
+                connection.execute(sa.text("select pg_advisory_unlock(hashtext('hse.event_drop'))"))
+    return tuple(dropped), None
+
+
+def _close_rollups(engine: sa.Engine, *, until: datetime) -> None:
+    """Counts the last late events before `until`, then declares the aggregates there final, in one transaction."""
+    with engine.begin() as connection:
+        while _refresh_bite(connection, until) == MARKS_PER_TRANSACTION_MAX:
+            pass
+        connection.execute(sa.select(sa.func.close_rollups(until)))

@@ -1,0 +1,1 @@
+"""What devices reported: the read side of the events."""

@@ -1,0 +1,66 @@
+"""Databases of both forms. The TimescaleDB ones need a server with the extension: HSE_TEST_TIMESCALE_URL names it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from hse.adapters.postgres.engine import create_engine
+from hse.adapters.postgres.migrate import upgrade
+
+
+@contextmanager
+def empty_database(server_url: str) -> Iterator[str]:
+    """A new database on the server that `server_url` names any database of."""
+    name = f"hse_test_{uuid4().hex}"
+    url = sa.make_url(server_url)
+    admin = create_engine(server_url).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"create database {name}"))
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"drop database if exists {name} with (force)"))
+        admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def timescale_server_url() -> str:
+    url = os.environ.get("HSE_TEST_TIMESCALE_URL")
+    if not url:
+        pytest.skip("HSE_TEST_TIMESCALE_URL is not set: no server with TimescaleDB to test on")
+    return url
+
+
+@pytest.fixture(scope="session")
+def shared_timescale_url(timescale_server_url: str) -> Iterator[str]:
+    """One migrated TimescaleDB database for the tests that only add rows of their own devices: making one takes seconds."""
+    with empty_database(timescale_server_url) as url:
+        upgrade(url, storage="timescaledb")
+        yield url
+
+
+@pytest.fixture
+def timescale_engine(shared_timescale_url: str) -> Iterator[sa.Engine]:
+    engine = create_engine(shared_timescale_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def plain_engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["partitions", "timescaledb"])
+def engine(request: pytest.FixtureRequest) -> sa.Engine:
+    """A database of each form in turn."""
+    name = "plain_engine" if request.param == "partitions" else "timescale_engine"
+    found: sa.Engine = request.getfixturevalue(name)
+    return found

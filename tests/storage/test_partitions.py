@@ -1,0 +1,174 @@
+"""Partitions of the plain form: made beside running COPYs, dropped without losing aggregates."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from hse.adapters.postgres import maintenance
+from hse.adapters.postgres.maintenance import MaintenanceReport, run_maintenance
+from tests.storage.drain import Reading, copy_events, drain, ensure_partitions
+
+DAY = timedelta(days=1)
+NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+ENSURE = sa.text("select ensure_event_partitions(:since, :until)")
+
+
+def partition_names(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        rows = connection.execute(
+            sa.text("select inhrelid::regclass::text from pg_inherits where inhparent = 'device_events'::regclass")
+        )
+        return sorted(rows.scalars())
+
+
+def num_events(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(sa.text("select count(*) from device_events")).scalar_one())
+
+
+def hourly_samples(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(sa.text("select sum(samples) from device_events_hourly")).scalar_one())
+
+
+def test_every_day_that_the_range_touches_gets_a_partition_once(plain_engine: sa.Engine) -> None:
+    before = partition_names(plain_engine)
+    with plain_engine.begin() as connection:
+        moments = {"since": datetime(2025, 3, 1, 23, 59, tzinfo=UTC), "until": datetime(2025, 3, 3, tzinfo=UTC)}
+        assert connection.execute(ENSURE, moments).scalar_one() == 3
+        assert connection.execute(ENSURE, moments).scalar_one() == 0
+    made = sorted(set(partition_names(plain_engine)) - set(before))
+    assert made == ["device_events_p20250301", "device_events_p20250302", "device_events_p20250303"]
+    first_and_last = [datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 3, 3, 23, 59, 59, 999999, tzinfo=UTC)]
+    with plain_engine.begin() as connection:
+        copy_events(connection, [Reading(time=time, device_id=uuid4(), value=None) for time in first_and_last])
+
+
+def test_a_partition_has_the_one_index(plain_engine: sa.Engine) -> None:
+    with plain_engine.begin() as connection:
+        connection.execute(ENSURE, {"since": NOON, "until": NOON})
+        definitions = connection.execute(
+            sa.text("select indexdef from pg_indexes where tablename = 'device_events_p20250301'")
+        ).scalars()
+        assert [definition.split(" USING ")[1] for definition in definitions] == ['btree (device_id, "time" DESC)']
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("-infinity", "now"),
+        ("now", "infinity"),
+        ("2025-03-02", "2025-03-01"),
+        ("2000-01-01", "2025-01-01"),
+        (None, "now"),
+    ],
+)
+def test_a_range_without_sense_is_refused(plain_engine: sa.Engine, since: str | None, until: str) -> None:
+    with plain_engine.begin() as connection, pytest.raises(sa.exc.DataError, match="cannot make event partitions"):
+        connection.execute(
+            sa.text("select ensure_event_partitions(cast(:since as timestamptz), cast(:until as timestamptz))"),
+            {"since": since, "until": until},
+        )
+
+
+def test_making_a_partition_and_copying_do_not_wait_for_each_other(plain_engine: sa.Engine) -> None:
+    event = Reading(time=NOON, device_id=uuid4(), value=1.0)
+    ensure_partitions(plain_engine, [event])
+    with plain_engine.begin() as copying, plain_engine.begin() as making, plain_engine.begin() as copying_after:
+        for connection in (copying, making, copying_after):
+            connection.execute(sa.text("set local lock_timeout = '3s'"))
+        copy_events(copying, [event])
+        assert making.execute(ENSURE, {"since": NOON + DAY, "until": NOON + 3 * DAY}).scalar_one() == 3
+        copy_events(copying_after, [event])
+        copy_events(copying, [event])
+    assert num_events(plain_engine) == 3
+
+
+def test_many_nodes_make_each_partition_once(plain_engine: sa.Engine) -> None:
+    def ensure(_: int) -> int:
+        with plain_engine.begin() as connection:
+            return int(connection.execute(ENSURE, {"since": NOON, "until": NOON + 9 * DAY}).scalar_one())
+
+    with ThreadPoolExecutor(max_workers=5) as pool:
+        assert sum(pool.map(ensure, range(5))) == 10
+
+
+def test_maintenance_makes_a_week_ahead(plain_engine: sa.Engine) -> None:
+    assert run_maintenance(plain_engine, now=NOON, retention_days=730).partitions_made == 8
+    assert run_maintenance(plain_engine, now=NOON, retention_days=730).partitions_made == 0
+    assert run_maintenance(plain_engine, now=NOON + DAY, retention_days=730).partitions_made == 1
+
+
+def maintain_after(engine: sa.Engine, days: int) -> MaintenanceReport:
+    return run_maintenance(engine, now=NOON + days * DAY, retention_days=30)
+
+
+def test_retention_drops_events_and_keeps_aggregates(plain_engine: sa.Engine) -> None:
+    device = uuid4()
+    drain(plain_engine, [Reading(time=NOON, device_id=device, value=float(n)) for n in range(10)])
+    drain(plain_engine, [Reading(time=NOON + DAY, device_id=device, value=1.0)])
+    assert maintain_after(plain_engine, 30).partitions_dropped == ()
+    assert maintain_after(plain_engine, 31).partitions_dropped == ("device_events_p20250301",)
+    assert num_events(plain_engine) == 1
+    assert hourly_samples(plain_engine) == 11
+
+
+def test_a_mark_whose_events_were_dropped_does_not_wipe_aggregates(plain_engine: sa.Engine) -> None:
+    device = uuid4()
+    drain(plain_engine, [Reading(time=NOON, device_id=device, value=float(n)) for n in range(10)])
+    maintain_after(plain_engine, 31)
+    # It lay in a journal while its day was dropped: it is stored, and dropped again, but its hour's aggregate is final.
+    drain(plain_engine, [Reading(time=NOON, device_id=device, value=99.0)])
+    assert num_events(plain_engine) == 1
+    assert maintain_after(plain_engine, 31).partitions_dropped == ("device_events_p20250301",)
+    assert hourly_samples(plain_engine) == 10
+
+
+def test_late_events_are_counted_before_their_day_is_dropped(plain_engine: sa.Engine) -> None:
+    device = uuid4()
+    drain(plain_engine, [Reading(time=NOON, device_id=device, value=1.0)])
+    maintain_after(plain_engine, 5)
+    drain(plain_engine, [Reading(time=NOON, device_id=device, value=2.0)])
+    assert maintain_after(plain_engine, 31).partitions_dropped == ("device_events_p20250301",)
+    assert hourly_samples(plain_engine) == 2
+
+
+def test_a_drop_that_was_interrupted_is_finished_later(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "DROP_TIMEOUT", timedelta(seconds=1))
+    event = Reading(time=NOON, device_id=uuid4(), value=1.0)
+    drain(plain_engine, [event])
+    with plain_engine.connect() as reader:
+        reader.execute(sa.text("select count(*) from device_events"))
+        report = maintain_after(plain_engine, 31)
+        assert report.partitions_dropped == ()
+        assert report.drop_postponed is not None
+        drain(plain_engine, [Reading(time=NOON + 31 * DAY, device_id=uuid4(), value=1.0)])
+    report = maintain_after(plain_engine, 31)
+    assert report.partitions_dropped == ("device_events_p20250301",)
+    assert report.drop_postponed is None
+    assert num_events(plain_engine) == 1
+
+
+def test_an_event_for_a_half_dropped_day_finds_a_partition(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "DROP_TIMEOUT", timedelta(seconds=1))
+    event = Reading(time=NOON, device_id=uuid4(), value=1.0)
+    drain(plain_engine, [event])
+    with plain_engine.connect() as reader:
+        reader.execute(sa.text("select count(*) from device_events"))
+        assert maintain_after(plain_engine, 31).drop_postponed is not None
+    drain(plain_engine, [event])
+    assert num_events(plain_engine) == 2
+
+
+@pytest.mark.parametrize("retention_days", [0, 6, -1])
+def test_a_retention_below_a_week_is_refused(plain_engine: sa.Engine, retention_days: int) -> None:
+    with pytest.raises(ValueError, match="7 days at least"):
+        run_maintenance(plain_engine, now=NOON, retention_days=retention_days)
