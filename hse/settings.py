@@ -17,6 +17,7 @@ PORT_MAX = 65_535
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
+STORAGE_FORMS = ("auto", "timescaledb", "partitions")
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 
 
@@ -57,6 +58,7 @@ class Settings:
 
     data_dir: Path | None = _setting()
     database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_secret=True)
+    storage: str = _setting("auto", choices=STORAGE_FORMS, is_for_ingest=False)
     redis_url: str | None = _setting(schemes=REDIS_SCHEMES, is_for_ingest=False, is_secret=True)
 
     bind_host: str = _setting("0.0.0.0")  # noqa: S104 (devices come from other machines)
@@ -81,7 +83,7 @@ class Settings:
     hello_timeout_s: int = _setting(10, minimum=1)
     keepalive_s: int = _setting(60, minimum=1)
 
-    retention_days: int = _setting(730, minimum=1)
+    retention_days: int = _setting(730, minimum=7)
     relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
     direct_columnstore: bool = _setting(False)
     drain_timeout_s: int = _setting(20, minimum=1)

@@ -120,19 +120,20 @@ def let_account_reach(path: Path, account: Account) -> None:
 
 def _grant_search(directory: Path, uid: int) -> None:
     """Add `user:uid:--x` to the POSIX access-control list of `directory`, as `setfacl -m` does."""
-    entries = _read_acl(directory)
-    if (ACL_USER, MAY_SEARCH, uid) in entries:
-        return
-    entries = [entry for entry in entries if entry[0] != ACL_MASK and (entry[0], entry[2]) != (ACL_USER, uid)]
+    present = _read_acl(directory)
+    entries = [entry for entry in present if entry[0] != ACL_MASK and (entry[0], entry[2]) != (ACL_USER, uid)]
     entries.append((ACL_USER, MAY_SEARCH, uid))
+    # The mask limits every entry but the owner's and the others'. A `chmod` rewrites it, so it is looked at even when the
+    # user's entry is there already.
     mask = 0
     for tag, permissions, _ in entries:
         if tag not in (ACL_USER_OBJ, ACL_OTHER):
             mask |= permissions
     entries.append((ACL_MASK, mask, ACL_NO_ID))
     entries.sort(key=lambda entry: (entry[0], entry[2]))
-    packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    os.setxattr(directory, ACL_XATTR, struct.pack("<I", ACL_VERSION) + packed)
+    if entries != present:
+        packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        os.setxattr(directory, ACL_XATTR, struct.pack("<I", ACL_VERSION) + packed)
 
 
 def _read_acl(directory: Path) -> list[AclEntry]:
