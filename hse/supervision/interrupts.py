@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-class StopRequested(Exception):  # noqa: N818 (not an error)
+class StopRequested(Exception):
     """The user asked to stop while a step was waiting."""
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-class AlreadyRunning(Exception):  # noqa: N818 (says what happened)
+class AlreadyRunning(Exception):
     """Another `hse up` holds the data directory."""
 
 
-class NotRunning(Exception):  # noqa: N818 (says what happened)
+class NotRunning(Exception):
     """No `hse up` runs on the data directory."""
 
 

@@ -14,7 +14,7 @@ POLL_SECONDS = 0.1
 FIRST_START_DEATHS_MAX = 4
 
 
-class ChildDoesNotStart(Exception):  # noqa: N818 (says what happened)
+class ChildDoesNotStart(Exception):
     """A child died again and again before it was ever ready."""
 
 
