@@ -1,0 +1,6 @@
+"""`python -m hse` is `hse`."""
+
+from hse.cli import main
+
+if __name__ == "__main__":
+    main()

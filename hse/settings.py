@@ -1,0 +1,182 @@
+"""Everything that can be set, read once from `HSE_*` environment variables; all mistakes are reported together.
+
+Secrets (the database's and Redis' URLs) have no default. Limits that the ingest core knows better (what fits with what) are
+checked again there.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PREFIX = "HSE_"
+PORT_MAX = 65_535
+KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
+DATABASE_SCHEMES = ("postgresql", "postgres")
+REDIS_SCHEMES = ("redis", "rediss")
+STORAGE_FORMS = ("auto", "timescaledb", "partitions")
+LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
+
+
+class SettingsError(Exception):
+    """The environment holds mistakes; `mistakes` names each with the variable to change."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def _setting(
+    default: Any = None,
+    *,
+    minimum: int = 0,
+    maximum: int = 2**63 - 1,
+    choices: tuple[str, ...] = (),
+    schemes: tuple[str, ...] = (),
+    name: str | None = None,
+    is_for_ingest: bool = True,
+    is_secret: bool = False,
+) -> Any:
+    """Declare one setting; a `default` of None says that it may be left out, unless it is required by a command."""
+    metadata = {
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "schemes": schemes,
+        "name": name,
+        "is_for_ingest": is_for_ingest,
+    }
+    return field(default=default, metadata=metadata, repr=not is_secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of every process. Sizes are in bytes, spans in the unit that ends their name."""
+
+    data_dir: Path | None = _setting()
+    database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_secret=True)
+    storage: str = _setting("auto", choices=STORAGE_FORMS, is_for_ingest=False)
+    redis_url: str | None = _setting(schemes=REDIS_SCHEMES, is_for_ingest=False, is_secret=True)
+
+    bind_host: str = _setting("0.0.0.0")  # noqa: S104 (devices come from other machines)
+    hdp_port: int = _setting(5000, maximum=PORT_MAX)
+    hdp_tls_port: int = _setting(5001, maximum=PORT_MAX)
+    ingest_http_port: int = _setting(9464, maximum=PORT_MAX)
+    tls_certificate_path: Path | None = _setting()
+    tls_key_path: Path | None = _setting()
+    node_name: str | None = _setting()
+
+    lanes: int = _setting(1, minimum=1, maximum=64, name="HSE_INGEST_LANES")
+    journal_segment_bytes: int = _setting(64 * MEBIBYTE, minimum=64 * KIBIBYTE)
+    journal_bytes_max: int = _setting(8 * GIBIBYTE, minimum=MEBIBYTE)
+    batch_rows_max: int = _setting(50_000, minimum=1)
+    batch_bytes_max: int = _setting(16 * MEBIBYTE, minimum=64 * KIBIBYTE)
+    batch_age_ms_max: int = _setting(1000, minimum=1)
+
+    connections_max: int = _setting(50_000, minimum=1)
+    connections_per_address_max: int = _setting(20_000, minimum=1)
+    frame_bytes_max: int = _setting(MEBIBYTE, minimum=4 * KIBIBYTE)
+    inflight_frames_max: int = _setting(64, minimum=1)
+    hello_timeout_s: int = _setting(10, minimum=1)
+    keepalive_s: int = _setting(60, minimum=1)
+
+    retention_days: int = _setting(730, minimum=7)
+    relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
+    direct_columnstore: bool = _setting(False)
+    drain_timeout_s: int = _setting(20, minimum=1)
+    log_level: str = _setting("info", choices=LOG_LEVELS)
+
+    def ingest_config_json(self) -> str:
+        """Return the configuration of the ingest core; raise `SettingsError` when what it needs is not set."""
+        needed = {"data_dir": self.data_dir, "database_url": self.database_url}
+        if missing := [f"{variable_of(name)} is not set" for name, value in needed.items() if value is None]:
+            raise SettingsError(missing)
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["is_for_ingest"]}
+        return json.dumps({name: value for name, value in values.items() if value is not None}, default=str)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of the setting `name`."""
+    special = {item.name: item.metadata["name"] for item in fields(Settings)}[name]
+    return special or PREFIX + name.upper()
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read the settings; an empty variable counts as not set. Raises `SettingsError` with every mistake there is."""
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    known = {variable_of(item.name): item for item in fields(Settings)}
+    for variable, item in known.items():
+        text = environment.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            values[item.name] = _parse(text, item.type, item.metadata)
+        except ValueError as error:
+            # The value itself is not repeated: it may hold a password.
+            mistakes.append(f"{variable}: {error}")
+    mistakes += _misspelt(environment, list(known))
+    settings = Settings(**values)
+    mistakes += _contradictions(settings)
+    if mistakes:
+        raise SettingsError(mistakes)
+    return settings
+
+
+def _parse(text: str, kind: Any, limits: Mapping[str, Any]) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError("must be true or false")
+        return text.lower() in ("true", "1")
+    if kind is int:
+        return _parse_number(text, limits)
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind == Path | None:
+        return Path(text)
+    if limits["choices"] and text not in limits["choices"]:
+        raise ValueError(f"must be one of {', '.join(limits['choices'])}")
+    if limits["schemes"] and urlsplit(text).scheme not in limits["schemes"]:
+        raise ValueError(f"must be a URL that begins with {limits['schemes'][0]}://")
+    return text
+
+
+def _parse_number(text: str, limits: Mapping[str, Any]) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if not limits["minimum"] <= number <= limits["maximum"]:
+        raise ValueError(f"must be between {limits['minimum']} and {limits['maximum']}, is {number}")
+    return number
+
+
+def _misspelt(environment: Mapping[str, str], known: list[str]) -> list[str]:
+    """Name variables that are nearly ours: a setting that is silently not read is worse than one that is refused."""
+    found = []
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+            if near:
+                found.append(f"{variable}: unknown; is {near[0]} meant?")
+    return found
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    found = []
+    if (settings.tls_certificate_path is None) != (settings.tls_key_path is None):
+        found.append("HSE_TLS_CERTIFICATE_PATH and HSE_TLS_KEY_PATH: set both or neither")
+    for name in ("tls_certificate_path", "tls_key_path"):
+        path: Path | None = getattr(settings, name)
+        if path is not None and not path.is_file():
+            found.append(f"{variable_of(name)}: there is no file {path}")
+    ports = {variable_of(name): getattr(settings, name) for name in ("hdp_port", "hdp_tls_port", "ingest_http_port")}
+    if settings.tls_certificate_path is None:
+        del ports["HSE_HDP_TLS_PORT"]
+    taken = [port for port in ports.values() if port != 0]
+    if len(taken) != len(set(taken)):
+        found.append(f"{', '.join(ports)}: must differ")
+    return found

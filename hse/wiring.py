@@ -1,0 +1,150 @@
+"""The composition root: settings and a data directory become a machine, or the place that a command works on."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from hse.adapters.postgres.devices import add_devices, list_devices, rotate_token
+from hse.adapters.postgres.engine import transaction
+from hse.adapters.postgres.migrate import EventStorage, upgrade
+from hse.embedded.ports import free_ports, is_free
+from hse.embedded.postgres import prepare_postgres
+from hse.embedded.valkey import prepare_valkey
+from hse.settings import Settings, SettingsError, variable_of
+from hse.simulation.identities import Identity, load_identities, save_identities
+from hse.simulation.meters import SamplesMissing, meters, samples_directory
+from hse.supervision.machine import Machine
+from hse.supervision.published import find_published
+
+DEMO_ORGANIZATION = "Demo"
+DEFAULT_DATA_DIR = ".hse"
+SERVER_PORTS = ("hdp", "hdp_tls", "ingest_http")
+PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What the command line of `hse up` says."""
+
+    is_auto_ports: bool
+    has_demo: bool
+    replay_speed: float
+    screenshot: tuple[Path, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a command finds a running machine."""
+
+    database_url: str
+    hdp_port: int | None
+
+
+def find_place(settings: Settings) -> Place:
+    """Return the database of HSE_DATABASE_URL, else that of the `hse up` on the data directory; raises `NotRunning`."""
+    if settings.database_url is not None:
+        return Place(database_url=settings.database_url, hdp_port=settings.hdp_port)
+    published = find_published(data_dir_of(settings))
+    return Place(database_url=published.database_url, hdp_port=published.ports["hdp"])
+
+
+def data_dir_of(settings: Settings) -> Path:
+    """Return the absolute data directory; `.hse` below the working directory when none is set."""
+    return (settings.data_dir or Path(DEFAULT_DATA_DIR)).resolve()
+
+
+def migrate(settings: Settings, database_url: str) -> None:
+    """Bring the database to the newest schema."""
+    upgrade(database_url, storage=cast("EventStorage", settings.storage))
+
+
+def compose_machine(settings: Settings, options: UpOptions, environment: Mapping[str, str]) -> Machine:
+    """Prepare the embedded servers and put the machine together. The caller holds the data directory's lock."""
+    data_dir = data_dir_of(settings)
+    ports = _device_ports(settings, is_auto=options.is_auto_ports)
+    postgres_port, valkey_port = free_ports(2)
+    postgres = prepare_postgres(data_dir, port=postgres_port) if settings.database_url is None else None
+    valkey = prepare_valkey(data_dir, port=valkey_port) if settings.redis_url is None else None
+    database_url = settings.database_url or (postgres.url() if postgres else "")
+    redis_url = settings.redis_url or (valkey.url() if valkey else "")
+    if postgres is not None:
+        ports["postgres"] = postgres_port
+    if valkey is not None:
+        ports["redis"] = valkey_port
+    demo = _demo(settings, options)
+
+    def prepare_database() -> None:
+        migrate(settings, database_url)
+        if demo is not None:
+            enroll_meters(database_url, data_dir)
+
+    given = {variable_of(name): str(ports[port]) for port, name in PORT_SETTINGS.items() if port in ports}
+    given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
+    return Machine(
+        data_dir=data_dir,
+        settings=replace(settings, data_dir=data_dir, database_url=database_url, redis_url=redis_url),
+        environment={**environment, **given},
+        ports=ports,
+        postgres=postgres,
+        valkey=valkey,
+        database_url=database_url,
+        redis_url=redis_url,
+        prepare_database=prepare_database,
+        simulate=demo,
+        screenshot=options.screenshot,
+    )
+
+
+def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:
+    wanted = [name for name in SERVER_PORTS if name != "hdp_tls" or settings.tls_certificate_path is not None]
+    if is_auto:
+        return dict(zip(wanted, free_ports(len(wanted)), strict=True))
+    ports = {name: int(getattr(settings, PORT_SETTINGS[name])) for name in wanted}
+    taken = [
+        f"port {port} is taken: set {variable_of(PORT_SETTINGS[name])}, or run with `--ports auto`"
+        for name, port in ports.items()
+        if not is_free(port, settings.bind_host)
+    ]
+    if taken:
+        raise SettingsError(taken)
+    return ports
+
+
+def _demo(settings: Settings, options: UpOptions) -> list[str] | None:
+    if not options.has_demo:
+        return None
+    try:
+        samples_directory()
+    except SamplesMissing as error:
+        logger.warning("no demo: %s", error)
+        return None
+    identities = data_dir_of(settings) / "simulation" / "meters.json"
+    return ["simulate", "--replay", "meters", "--identities", str(identities), "--speed", str(options.replay_speed)]
+
+
+def enroll_meters(database_url: str, data_dir: Path) -> None:
+    """See to it that every recorded meter is a device of the demo organisation, and that its token is in the data directory.
+
+    The database keeps only the tokens' hashes. When either side was lost, the device gets a new token.
+    """
+    path = data_dir / "simulation" / "meters.json"
+    kept = {identity.name: identity for identity in load_identities(path)}
+    identities = []
+    with transaction(database_url) as connection:
+        registered = {device.name: device for device in list_devices(connection, organization=DEMO_ORGANIZATION)}
+        for meter in meters():
+            device, identity = registered.get(meter.name), kept.get(meter.name)
+            if device is not None and identity is not None and identity.device_id == device.device_id:
+                identities.append(identity)
+                continue
+            if device is not None:
+                issued = rotate_token(connection, device.device_id)
+            else:
+                (issued,) = add_devices(connection, organization=DEMO_ORGANIZATION, name=meter.name)
+            identities.append(Identity(device_id=issued.device_id, token=issued.token or "", name=issued.name))
+    # After the commit: ids that are in the file are in the database. A death in between costs new tokens at the next start.
+    save_identities(path, identities)

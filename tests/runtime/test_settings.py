@@ -1,0 +1,68 @@
+"""Settings: every mistake at once, no secret shown, and the core's configuration as the core takes it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hse.settings import SettingsError, read_settings
+
+ENOUGH = {"HSE_DATA_DIR": "/var/lib/hse", "HSE_DATABASE_URL": "postgresql://hse:pw@localhost/hse"}
+
+
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    environment = {
+        "HSE_DATABASE_URL": "mysql://somebody:s3cret@localhost/hse",
+        "HSE_HDP_PORT": "many",
+        "HSE_INGEST_HTTP_PORT": "70000",
+        "HSE_DIRECT_COLUMNSTORE": "perhaps",
+        "HSE_LOG_LEVEL": "loud",
+        "HSE_TLS_KEY_PATH": str(tmp_path / "none.pem"),
+        "HSE_DATABASEURL": "x",
+    }
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment)
+    assert {mistake.split(":")[0].split(" ")[0] for mistake in caught.value.mistakes} == {
+        "HSE_DATABASE_URL",
+        "HSE_HDP_PORT",
+        "HSE_INGEST_HTTP_PORT",
+        "HSE_DIRECT_COLUMNSTORE",
+        "HSE_LOG_LEVEL",
+        "HSE_TLS_KEY_PATH",
+        "HSE_TLS_CERTIFICATE_PATH",
+        "HSE_DATABASEURL",
+    }
+    assert "s3cret" not in str(caught.value)
+
+
+def test_secrets_have_no_default_and_are_not_shown() -> None:
+    settings = read_settings({})
+    assert settings.database_url is None
+    assert settings.redis_url is None
+    assert "pw@" not in repr(read_settings(ENOUGH))
+
+
+def test_the_ingest_configuration_names_what_is_missing() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings({}).ingest_config_json()
+    assert caught.value.mistakes == ["HSE_DATA_DIR is not set", "HSE_DATABASE_URL is not set"]
+
+
+def test_the_ingest_configuration_holds_the_cores_names_only() -> None:
+    environment = ENOUGH | {
+        "HSE_REDIS_URL": "redis://localhost/0",
+        "HSE_INGEST_LANES": "2",
+        "HSE_RELEVANT_EVENT_TYPES": "alarm, error",
+        "HSE_DIRECT_COLUMNSTORE": "true",
+    }
+    config = json.loads(read_settings(environment).ingest_config_json())
+    assert config["data_dir"] == "/var/lib/hse"
+    assert config["lanes"] == 2
+    assert config["relevant_event_types"] == ["alarm", "error"]
+    assert config["direct_columnstore"] is True
+    assert "redis_url" not in config
+    assert "tls_key_path" not in config
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert read_settings({"HSE_HDP_PORT": ""}).hdp_port == 5000
