@@ -24,6 +24,8 @@ SAMPLES_PATH = "opendsm/eemeter/samples/metadata.json"
 WEEK = timedelta(weeks=1)
 HISTORY = timedelta(weeks=52)
 HOUR = timedelta(hours=1)
+# Four hours a second: the year is told in about 36 minutes.
+SPEED = 14_400.0
 
 
 class SamplesMissing(Exception):

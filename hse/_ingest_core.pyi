@@ -1,0 +1,25 @@
+"""The data plane, compiled from `ingest-core/`. Only `hse ingest` and `hse journal` use it; no Rust thread touches Python."""
+
+from typing import final
+
+@final
+class Core:
+    """Sockets, journal and drain of one ingest process. Started once, stopped once."""
+
+    def __new__(cls, config_json: str) -> Core:
+        """Check the configuration; raises ValueError naming every wrong field. Opens nothing yet."""
+
+    def start(self) -> dict[str, int]:
+        """Open the journal and the ports, and return the bound ports by name: hdp, hdp_tls, ingest_http."""
+
+    def request_stop(self) -> None:
+        """Ask for the drain; returns at once, and may be called from a signal handler and more than once."""
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait up to `timeout_ms` milliseconds without holding the interpreter; say whether the core has stopped."""
+
+    def join(self) -> int:
+        """Wait for the end and return the exit code: 0 when drained or kept in the journal, 70 when the journal failed."""
+
+def inspect_journal(path: str) -> str:
+    """Read a journal directory that no process has open and describe it as JSON."""

@@ -1,0 +1,5 @@
+"""`hse simulate`."""
+
+
+def simulate() -> None:
+    """."""
