@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from hse.failure import Failure
+
 PREFIX = "HSE_"
+DEFAULT_DATA_DIR = ".hse"
 PORT_MAX = 65_535
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
@@ -21,7 +24,7 @@ STORAGE_FORMS = ("auto", "timescaledb", "partitions")
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 
 
-class SettingsError(Exception):
+class SettingsError(Failure):
     """The environment holds mistakes; `mistakes` names each with the variable to change."""
 
     def __init__(self, mistakes: list[str]) -> None:
@@ -96,6 +99,11 @@ class Settings:
             raise SettingsError(missing)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["is_for_ingest"]}
         return json.dumps({name: value for name, value in values.items() if value is not None}, default=str)
+
+
+def data_dir_of(settings: Settings) -> Path:
+    """Return the absolute data directory; `.hse` below the working directory when none is set."""
+    return (settings.data_dir or Path(DEFAULT_DATA_DIR)).resolve()
 
 
 def variable_of(name: str) -> str:

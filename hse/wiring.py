@@ -12,14 +12,13 @@ from hse.adapters.postgres.migrate import EventStorage, upgrade
 from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import Settings, SettingsError, variable_of
+from hse.settings import Settings, SettingsError, data_dir_of, variable_of
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
 from hse.supervision.published import find_published
 
 DEMO_ORGANIZATION = "Demo"
-DEFAULT_DATA_DIR = ".hse"
 SERVER_PORTS = ("hdp", "hdp_tls", "ingest_http")
 PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port"}
 
@@ -50,11 +49,6 @@ def find_place(settings: Settings) -> Place:
         return Place(database_url=settings.database_url, hdp_port=settings.hdp_port)
     published = find_published(data_dir_of(settings))
     return Place(database_url=published.database_url, hdp_port=published.ports["hdp"])
-
-
-def data_dir_of(settings: Settings) -> Path:
-    """Return the absolute data directory; `.hse` below the working directory when none is set."""
-    return (settings.data_dir or Path(DEFAULT_DATA_DIR)).resolve()
 
 
 def migrate(settings: Settings, database_url: str) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hse.adapters.postgres import dead_letters as kept
 from hse.adapters.postgres.engine import transaction
-from hse.cli.options import AsJson, DataDir, place_of
+from hse.cli.options import AsJson, DataDir
+from hse.cli.place import place_of
 
 app = typer.Typer(help="Dead letters: list, try again, give up.", no_args_is_help=True)
 

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hse.adapters.postgres import devices as registry
 from hse.adapters.postgres.engine import transaction
-from hse.cli.options import AsJson, DataDir, place_of
+from hse.cli.options import AsJson, DataDir
+from hse.cli.place import place_of
 from hse.domain.devices.model import IssuedDevice
 from hse.wiring import DEMO_ORGANIZATION
 

@@ -16,14 +16,14 @@ import typer
 
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import current, head
-from hse.cli.options import DataDir, place_of, settings_with
+from hse.cli.options import DataDir, settings_with
+from hse.cli.place import place_of
 from hse.embedded import postgres, valkey
 from hse.embedded.account import EmbeddedServerError
 from hse.embedded.ports import is_free
-from hse.settings import Settings, SettingsError, variable_of
+from hse.settings import Settings, SettingsError, data_dir_of, variable_of
 from hse.simulation.meters import SamplesMissing, samples_directory
 from hse.supervision.published import NotRunning, find_published
-from hse.wiring import data_dir_of
 
 GIBIBYTE = 1 << 30
 # Beside the journal at its largest: WAL, and room for the database to grow while somebody reacts.

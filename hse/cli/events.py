@@ -12,7 +12,8 @@ from rich.table import Table
 from hse.adapters.postgres.devices import list_devices
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.telemetry import last_events
-from hse.cli.options import AsJson, DataDir, place_of
+from hse.cli.options import AsJson, DataDir
+from hse.cli.place import place_of
 from hse.domain.telemetry.model import Event
 
 NAMED_DEVICES_MAX = 100_000

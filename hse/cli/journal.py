@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from hse._ingest_core import inspect_journal
 from hse.cli.options import DataDir, settings_with
-from hse.wiring import data_dir_of
+from hse.failure import Failure
+from hse.settings import data_dir_of
 
 app = typer.Typer(help="The journal on disk.", no_args_is_help=True)
 
@@ -25,9 +27,6 @@ def inspect(
     data_dir: DataDir = None,
 ) -> None:
     """Describe the journal as JSON, a line a lane. The core must not be running on it."""
-    # Only this command and `hse ingest` need the extension.
-    from hse._ingest_core import inspect_journal
-
     lanes = [path] if path else sorted((data_dir_of(settings_with(data_dir)) / "journal").glob("lane-*"))
     if not lanes:
         raise typer.BadParameter(
@@ -37,6 +36,5 @@ def inspect(
         try:
             described = json.loads(inspect_journal(str(lane)))
         except (OSError, ValueError, RuntimeError) as error:
-            typer.echo(f"hse: {lane}: {error}", err=True)
-            raise typer.Exit(1) from error
+            raise Failure(f"{lane}: {error}") from error
         print(json.dumps({"path": str(lane), **described}))

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hse.settings import Settings, read_settings
-from hse.wiring import Place, find_place
 
 DataDir = Annotated[
     Path | None,
@@ -24,9 +23,3 @@ def settings_with(data_dir: Path | None) -> Settings:
     """Read the settings; `--data-dir` wins over the environment."""
     settings = read_settings(os.environ)
     return settings if data_dir is None else replace(settings, data_dir=data_dir)
-
-
-def place_of(data_dir: Path | None) -> Place:
-    """Return the place that a command works on. An explicit `--data-dir` wins over HSE_DATABASE_URL."""
-    settings = settings_with(data_dir)
-    return find_place(settings if data_dir is None else replace(settings, database_url=None))

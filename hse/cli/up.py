@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from hse.cli.options import AsJson, DataDir, settings_with
+from hse.settings import data_dir_of
 from hse.simulation.meters import SPEED
 from hse.supervision.interrupts import Interrupts
 from hse.supervision.machine import Run
 from hse.supervision.presenters import presenting
 from hse.supervision.published import lock
-from hse.wiring import UpOptions, compose_machine, data_dir_of
+from hse.wiring import UpOptions, compose_machine
 
 
 class Ports(StrEnum):

@@ -14,6 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from hse.failure import Failure
+
 SERVER_ACCOUNT_NAME = "hse-data"
 
 ACL_XATTR = "system.posix_acl_access"
@@ -25,7 +27,7 @@ MAY_SEARCH = 1
 AclEntry = tuple[int, int, int]  # tag, permissions, id
 
 
-class EmbeddedServerError(Exception):
+class EmbeddedServerError(Failure):
     """An embedded server cannot be prepared or started; the message says what to do."""
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from hse.failure import Failure
 
-class NotIdentities(Exception):
+
+class NotIdentities(Failure):
     """The file does not hold what `hse devices add --json` prints."""
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from hse.failure import Failure
+
 PACKAGE = "opendsm"
 SAMPLES_PATH = "opendsm/eemeter/samples/metadata.json"
 WEEK = timedelta(weeks=1)
@@ -28,7 +30,7 @@ HOUR = timedelta(hours=1)
 SPEED = 14_400.0
 
 
-class SamplesMissing(Exception):
+class SamplesMissing(Failure):
     """The recorded readings are not installed."""
 
 

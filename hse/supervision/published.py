@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hse.failure import Failure
 
-class AlreadyRunning(Exception):
+
+class AlreadyRunning(Failure):
     """Another `hse up` holds the data directory."""
 
 
-class NotRunning(Exception):
+class NotRunning(Failure):
     """No `hse up` runs on the data directory."""
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from hse.failure import Failure
 from hse.supervision.child import Child, Program
 from hse.supervision.interrupts import Interrupts, StopRequested
 
@@ -14,7 +15,7 @@ POLL_SECONDS = 0.1
 FIRST_START_DEATHS_MAX = 4
 
 
-class ChildDoesNotStart(Exception):
+class ChildDoesNotStart(Failure):
     """A child died again and again before it was ever ready."""
 
 
