@@ -130,9 +130,12 @@ pub fn check_event(event: &Event<'_>, now_us: i64, oldest_us: i64) -> Result<(),
 }
 
 fn is_event_type(text: &str) -> bool {
-    !text.is_empty()
-        && has_chars_at_most(text, TYPE_CHARS_MAX)
-        && !text.chars().any(char::is_control)
+    let is_printable_ascii = |byte| matches!(byte, b' '..=b'~');
+    // Nearly all types are plain ASCII, for which the bytes answer.
+    if text.len() <= TYPE_CHARS_MAX && text.bytes().all(is_printable_ascii) {
+        return !text.is_empty();
+    }
+    has_chars_at_most(text, TYPE_CHARS_MAX) && !text.chars().any(char::is_control)
 }
 
 fn is_unit(text: &str) -> bool {

@@ -73,16 +73,21 @@ pub fn encode_events(out: &mut Vec<u8>, first_seq: u64, events: &[Event<'_>]) {
 }
 
 pub fn encode_result(out: &mut Vec<u8>, result: &CommandResult<'_>) {
-    write_frame(out, kind::RESULT, 4, |out| {
+    let num_elements = match (result.message, result.data) {
+        (_, Some(_)) => 4,
+        (Some(_), None) => 3,
+        (None, None) => 2,
+    };
+    write_frame(out, kind::RESULT, num_elements, |out| {
         write_str(out, result.request_id);
         write_uint(out, result.status);
-        match result.message {
-            Some(message) => write_str(out, message),
-            None => write_nil(out),
+        match (result.message, result.data) {
+            (Some(message), _) => write_str(out, message),
+            (None, Some(_)) => write_nil(out),
+            (None, None) => {}
         }
-        match result.data {
-            Some(data) => out.extend_from_slice(data),
-            None => write_nil(out),
+        if let Some(data) = result.data {
+            out.extend_from_slice(data);
         }
     });
 }

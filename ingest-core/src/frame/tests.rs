@@ -9,6 +9,7 @@ use crate::event::{Event, RejectCode, check_event};
 
 mod json_form;
 mod properties;
+mod vectors;
 
 const DEVICE: Uuid = Uuid::from_u128(0x8c1f_0000_0000_4000_8000_0000_0000_0001);
 const NOW_US: i64 = 1_767_225_600_000_000;
@@ -728,7 +729,7 @@ fn a_device_hears_commands_pongs_and_errors() {
     );
 }
 
-/// Run in release mode; what it prints is the cost of the hot path.
+/// Run in release mode; what it prints is the cost of the hot path, the fastest of many rounds.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn time_to_decode_and_check_100_events() {
@@ -751,9 +752,8 @@ fn time_to_decode_and_check_100_events() {
     for (name, event) in [("plain", plain), ("with metadata", with_metadata)] {
         let mut frame = Vec::new();
         device::encode_events(&mut frame, 1, &[event; 100]);
-        let num_rounds = 20_000;
-        let start = std::time::Instant::now();
-        for _ in 0..num_rounds {
+        let fastest = (0..5_000).map(|_| {
+            let start = std::time::Instant::now();
             let raw = split(std::hint::black_box(&frame), 1 << 20)
                 .unwrap()
                 .unwrap();
@@ -763,10 +763,11 @@ fn time_to_decode_and_check_100_events() {
             for event in events.events {
                 check_event(&event.unwrap().event, NOW_US, 0).unwrap();
             }
-        }
+            start.elapsed()
+        });
         println!(
             "{name}: {:?} a frame of {} bytes",
-            start.elapsed() / num_rounds,
+            fastest.min().unwrap(),
             frame.len()
         );
     }
