@@ -1,6 +1,7 @@
 """Hourly and daily aggregates: equal to the events in both forms, late events included, final once events are dropped."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from hse.adapters.postgres import maintenance
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
 from tests.storage.drain import Reading, copy_events, drain, ensure_partitions, readings
+from tests.storage.waiting import wait_until_blocked
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -162,6 +164,31 @@ def test_refreshers_at_once_neither_double_nor_miss(plain_engine: sa.Engine, mon
     assert_aggregates_are_true(plain_engine, devices)
     with plain_engine.connect() as connection:
         assert connection.execute(sa.text("select count(*) from rollup_dirty")).scalar_one() == 0
+
+
+def test_a_slow_refresher_does_not_write_old_sums_over_new_ones(plain_engine: sa.Engine) -> None:
+    """One computes, is held up, another sees more and is done first: what the first has in hand is stale by then."""
+    first, second = sorted([uuid4(), uuid4()])
+    at = now().replace(minute=0, second=0, microsecond=0) - 3 * HOUR
+
+    def refresh_in_order_of_devices() -> object:
+        with plain_engine.begin() as connection:
+            connection.execute(sa.text("set local enable_hashagg = off"))
+            return connection.execute(sa.text("select refresh_rollups(now(), 10)")).scalar_one()
+
+    drain(plain_engine, [Reading(time=at, device_id=device, value=1.0) for device in (first, second)])
+    refresh(plain_engine)
+    drain(plain_engine, [Reading(time=at, device_id=device, value=2.0) for device in (first, second)])
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        with plain_engine.begin() as holder:
+            holder.execute(sa.text("select from rollup_hourly where device_id = :id for update"), {"id": first})
+            slow = pool.submit(refresh_in_order_of_devices)
+            wait_until_blocked(plain_engine, "select refresh_rollups%")
+            drain(plain_engine, [Reading(time=at, device_id=second, value=3.0)])
+            fast = pool.submit(refresh_in_order_of_devices)
+            wait_until_blocked(plain_engine, "select refresh_rollups%", count=2, unless=fast)
+        assert (slow.result(), fast.result()) == (2, 1)
+    assert_aggregates_are_true(plain_engine, [first, second])
 
 
 def test_a_refresher_that_dies_loses_no_mark(plain_engine: sa.Engine) -> None:
