@@ -1,4 +1,5 @@
--- Who may connect. The control plane grows on these tables; the ingest core reads them and hears of changes through NOTIFY.
+-- Who may connect. The control plane grows on these tables; the ingest core reads them and hears of changes through
+-- NOTIFY.
 
 create function touch_updated_at() returns trigger language plpgsql as $$
 begin

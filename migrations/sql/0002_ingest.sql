@@ -48,7 +48,8 @@ create table dead_letters (
     created_at       timestamptz not null default now(),
     updated_at       timestamptz not null default now()
 );
-comment on column dead_letters.device_id is 'the connected device, whose epoch and seq these are; the event may name a child';
+comment on column dead_letters.device_id is
+    'the connected device, whose epoch and seq these are; the event may name a child';
 comment on column dead_letters.event is 'MessagePack of the event array as the device sent it';
 
 create index dead_letters_due on dead_letters (next_attempt_at) where status = 'pending';

@@ -119,7 +119,8 @@ create function expired_event_partitions(until timestamptz)
       from pg_class c
       join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'public'
       left join pg_inherits i on i.inhrelid = c.oid and i.inhparent = 'public.device_events'::regclass
-     cross join lateral (select (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp at time zone 'UTC' as ends_at) p
+     cross join lateral (
+            select (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp at time zone 'UTC' as ends_at) p
      where c.relkind = 'r' and c.relname ~ '^device_events_p[0-9]{8}$' and p.ends_at <= until
      order by p.ends_at
 $$;
@@ -141,8 +142,8 @@ $$;
 -- Takes up to `marks_max` marks of hours before `before`, recomputes those hours from events and their days from hours,
 -- and returns how many marks it took; when none are left the views read rollups up to `before`. All in the caller's
 -- transaction: a crash puts the marks back. A drain commits its events and marks together, so a mark that is seen has
--- its events seen; one that commits later stays for the next call. The lock keeps two refreshers from writing the same
--- bucket from two snapshots, the older one last.
+-- its events seen; one that commits later stays for the next call. The lock keeps a second refresher from picking the
+-- marks that a first one holds: it would find them gone, and take the table for worked off while others are left.
 create function refresh_rollups(before timestamptz, marks_max integer) returns integer language plpgsql as $$
 declare
     marked_devices uuid[];

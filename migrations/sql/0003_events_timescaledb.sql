@@ -22,8 +22,8 @@ call add_columnstore_policy('device_events', after => interval '7 days');
 
 -- materialized_only = false: the hours that no refresh has reached yet are computed from events when read, as the views
 -- of the plain form do. A late event lands before that point; the refresh policies reach back over the whole retention,
--- recompute only what was changed, and so count it. Buckets of fixed UTC length: those of a time zone lose rows when one
--- write spans several chunks (timescale/timescaledb#10296).
+-- recompute only what was changed, and so count it. Buckets of fixed UTC length: those of a time zone lose rows when
+-- one write spans several chunks (timescale/timescaledb#10296).
 create materialized view device_events_hourly
   with (timescaledb.continuous, timescaledb.materialized_only = false) as
 select time_bucket(interval '1 hour', time) as bucket, device_id, event_type, count(*) as samples,

@@ -1,6 +1,7 @@
 """Hourly and daily aggregates: equal to the events in both forms, late events included, final once events are dropped."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from hse.adapters.postgres import maintenance
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
 from tests.storage.drain import Reading, copy_events, drain, ensure_partitions, readings
+from tests.storage.waiting import wait_until_blocked
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -162,6 +164,30 @@ def test_refreshers_at_once_neither_double_nor_miss(plain_engine: sa.Engine, mon
     assert_aggregates_are_true(plain_engine, devices)
     with plain_engine.connect() as connection:
         assert connection.execute(sa.text("select count(*) from rollup_dirty")).scalar_one() == 0
+
+
+def test_a_second_refresher_waits_rather_than_take_held_marks_for_worked_off(plain_engine: sa.Engine) -> None:
+    """Both would pick the same marks; the second would find them gone, and call the table empty while one is left."""
+    devices = [uuid4(), uuid4()]
+    at = now().replace(minute=0, second=0, microsecond=0) - 3 * HOUR
+
+    def refresh_two_marks() -> object:
+        with plain_engine.begin() as connection:
+            return connection.execute(sa.text("select refresh_rollups(now(), 2)")).scalar_one()
+
+    drain(plain_engine, [Reading(time=at, device_id=device, value=1.0) for device in devices])
+    refresh(plain_engine)
+    drain(plain_engine, [Reading(time=at, device_id=device, value=2.0) for device in devices])
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        with plain_engine.begin() as holder:
+            holder.execute(sa.text("select from rollup_hourly for update"))
+            first = pool.submit(refresh_two_marks)
+            wait_until_blocked(plain_engine, "select refresh_rollups%")
+            drain(plain_engine, [Reading(time=at, device_id=devices[1], value=3.0)])
+            second = pool.submit(refresh_two_marks)
+            wait_until_blocked(plain_engine, "select refresh_rollups%", count=2, unless=second)
+        assert (first.result(), second.result()) == (2, 1)
+    assert_aggregates_are_true(plain_engine, devices)
 
 
 def test_a_refresher_that_dies_loses_no_mark(plain_engine: sa.Engine) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from hse.adapters.postgres import maintenance
 from hse.adapters.postgres.maintenance import MaintenanceReport, run_maintenance
 from tests.storage.drain import Reading, copy_events, drain, ensure_partitions
+from tests.storage.waiting import wait_until_blocked
 
 DAY = timedelta(days=1)
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -135,6 +136,22 @@ def test_late_events_are_counted_before_their_day_is_dropped(plain_engine: sa.En
     drain(plain_engine, [Reading(time=NOON, device_id=device, value=2.0)])
     assert maintain_after(plain_engine, 31).partitions_dropped == ("device_events_p20250301",)
     assert hourly_samples(plain_engine) == 2
+
+
+def test_a_drop_that_waits_for_a_reader_does_not_stop_writers(plain_engine: sa.Engine) -> None:
+    drain(plain_engine, [Reading(time=NOON, device_id=uuid4(), value=1.0)])
+    fresh = Reading(time=NOON + 31 * DAY, device_id=uuid4(), value=1.0)
+    ensure_partitions(plain_engine, [fresh])
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        with plain_engine.connect() as reader:
+            reader.execute(sa.text("select count(*) from device_events"))
+            maintained = pool.submit(maintain_after, plain_engine, 31)
+            wait_until_blocked(plain_engine, "alter table device_events detach%")
+            with plain_engine.begin() as writer:
+                writer.execute(sa.text("set local lock_timeout = '3s'"))
+                copy_events(writer, [fresh])
+        assert maintained.result().partitions_dropped == ("device_events_p20250301",)
+    assert num_events(plain_engine) == 1
 
 
 def test_a_drop_that_was_interrupted_is_finished_later(

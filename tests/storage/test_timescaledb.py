@@ -56,17 +56,20 @@ def test_old_chunks_go_to_the_columnstore_and_still_take_late_events(own_engine:
 def test_retention_drops_events_and_keeps_aggregates(own_engine: sa.Engine) -> None:
     device = uuid4()
     now = datetime.now(UTC)
-    days = [now - 40 * DAY, now - 20 * DAY, now - 2 * DAY]
-    drain(own_engine, [Reading(time=time, device_id=device, value=1.0) for time in days])
+    dropped_hour = (now - 40 * DAY).replace(minute=0)
+    drain(
+        own_engine, [Reading(time=dropped_hour + timedelta(seconds=n), device_id=device, value=1.0) for n in range(10)]
+    )
+    drain(own_engine, [Reading(time=now - 2 * DAY, device_id=device, value=1.0)])
     run_jobs(own_engine, "policy_refresh_continuous_aggregate")
     assert run_maintenance(own_engine, now=now, retention_days=30).event_storage == "timescaledb"
     run_jobs(own_engine, "policy_retention")
-    assert count(own_engine, "select count(*) from device_events") == 2
-    # Something late, so that a refresh has work near what was dropped.
-    drain(own_engine, [Reading(time=now - 27 * DAY, device_id=device, value=1.0)])
+    assert count(own_engine, "select count(*) from device_events") == 1
+    # It lay in a journal while its day was dropped. A refresh that reached so far back would leave it alone in its hour.
+    drain(own_engine, [Reading(time=dropped_hour, device_id=device, value=1.0)])
     run_jobs(own_engine, "policy_refresh_continuous_aggregate")
-    assert count(own_engine, "select sum(samples) from device_events_hourly") == 4
-    assert count(own_engine, "select sum(samples) from device_events_daily") == 4
+    assert count(own_engine, "select sum(samples) from device_events_hourly") == 11
+    assert count(own_engine, "select sum(samples) from device_events_daily") == 11
 
 
 def test_the_retention_of_the_settings_is_taken_over_once(own_engine: sa.Engine) -> None:
