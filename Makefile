@@ -24,11 +24,11 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --group test --group dev
-	$(BIN)/pip install --quiet --no-deps --group samples
 	touch $@
 
 $(VENV)/extension: $(VENV)/installed $(RUST_SOURCES)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --extras embedded
+	$(BIN)/pip install --quiet --no-deps --group samples
 	touch $@
 
 .PHONY: dev
@@ -56,8 +56,8 @@ test: check test-rust test-python ## all checks and tests
 .PHONY: check
 check: $(VENV)/extension ## formatting, lints, types, layers, sizes
 	cargo fmt --all --check
-	$(BIN)/ruff format --check hse tests
-	$(BIN)/ruff check hse tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest hse._ingest_core
 	$(BIN)/lint-imports --no-timing
@@ -70,15 +70,16 @@ test-rust: ## the Rust tests
 
 .PHONY: test-python
 test-python: $(VENV)/extension ## the Python tests: real PostgreSQL, real sockets, real processes
-	$(BIN)/pytest -m 'not slow' --ignore tests/checks
+	$(BIN)/pytest --ignore tests/checks
 
 .PHONY: crash
-crash: $(VENV)/extension ## kill -9 the core under load, many more times than `make test` does
-	$(BIN)/pytest -m slow -k 'kill' --timeout 7200 tests/crash
+crash: $(VENV)/extension ## kill the core many more times, and at every system call, than `make test` does
+	HSE_CRASH_KILLS=$${HSE_CRASH_KILLS:-1000} HSE_SYSCALL_DEATHS=all \
+		$(BIN)/pytest --timeout 14400 tests/faults/test_core_killed.py tests/faults/test_syscalls.py
 
 .PHONY: powercut
-powercut: $(VENV)/extension ## cut the power under the journal's file system (root, nbdkit, ext4)
-	$(BIN)/pytest -m slow -k 'power_cut' --timeout 7200 tests/crash
+powercut: $(VENV)/extension ## cut the power under the journal's file system (root, nbdkit, libnbd-bin, fuse3)
+	$(BIN)/python -m tests.faults.powercut --cuts $${CUTS:-100}
 
 .PHONY: fuzz
 fuzz: ## a bounded run of every fuzz target (nightly Rust, cargo-fuzz)
@@ -94,8 +95,8 @@ bench: $(VENV)/extension ## the benches with their floors; results in benches/re
 .PHONY: format
 format: $(VENV)/installed ## format Rust and Python
 	cargo fmt --all
-	$(BIN)/ruff format hse tests
-	$(BIN)/ruff check --fix hse tests
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 .PHONY: clean
 clean: ## remove the virtual environment and what was built; leaves data directories alone

@@ -41,9 +41,11 @@ def _setting(
     schemes: tuple[str, ...] = (),
     name: str | None = None,
     is_for_ingest: bool = True,
-    is_secret: bool = False,
 ) -> Any:
-    """Declare one setting; a `default` of None says that it may be left out, unless it is required by a command."""
+    """Declare one setting; a `default` of None says that it may be left out, unless a command requires it.
+
+    What has `schemes` is a URL that may hold a password, and is not shown.
+    """
     metadata = {
         "minimum": minimum,
         "maximum": maximum,
@@ -52,7 +54,7 @@ def _setting(
         "name": name,
         "is_for_ingest": is_for_ingest,
     }
-    return field(default=default, metadata=metadata, repr=not is_secret)
+    return field(default=default, metadata=metadata, repr=not schemes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +62,9 @@ class Settings:
     """The settings of every process. Sizes are in bytes, spans in the unit that ends their name."""
 
     data_dir: Path | None = _setting()
-    database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_secret=True)
+    database_url: str | None = _setting(schemes=DATABASE_SCHEMES)
     storage: str = _setting("auto", choices=STORAGE_FORMS, is_for_ingest=False)
-    redis_url: str | None = _setting(schemes=REDIS_SCHEMES, is_for_ingest=False, is_secret=True)
+    redis_url: str | None = _setting(schemes=REDIS_SCHEMES, is_for_ingest=False)
 
     bind_host: str = _setting("0.0.0.0")  # noqa: S104 (devices come from other machines)
     hdp_port: int = _setting(5000, maximum=PORT_MAX)

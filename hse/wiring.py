@@ -19,6 +19,7 @@ from hse.supervision.machine import Machine
 from hse.supervision.published import find_published
 
 DEMO_ORGANIZATION = "Demo"
+DEVICES_MAX = 1_000_000
 SERVER_PORTS = ("hdp", "hdp_tls", "ingest_http")
 PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port"}
 
@@ -40,7 +41,7 @@ class Place:
     """Where a command finds a running machine."""
 
     database_url: str
-    hdp_port: int | None
+    hdp_port: int
 
 
 def find_place(settings: Settings) -> Place:
@@ -69,12 +70,12 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         ports["postgres"] = postgres_port
     if valkey is not None:
         ports["redis"] = valkey_port
-    demo = _demo(settings, options)
+    demo = _demo(options)
 
     def prepare_database() -> None:
         migrate(settings, database_url)
         if demo is not None:
-            enroll_meters(database_url, data_dir)
+            enroll_meters(database_url, data_dir / "simulation" / "meters.json")
 
     given = {variable_of(name): str(ports[port]) for port, name in PORT_SETTINGS.items() if port in ports}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
@@ -108,7 +109,7 @@ def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:
     return ports
 
 
-def _demo(settings: Settings, options: UpOptions) -> list[str] | None:
+def _demo(options: UpOptions) -> list[str] | None:
     if not options.has_demo:
         return None
     try:
@@ -116,29 +117,40 @@ def _demo(settings: Settings, options: UpOptions) -> list[str] | None:
     except SamplesMissing as error:
         logger.warning("no demo: %s", error)
         return None
-    identities = data_dir_of(settings) / "simulation" / "meters.json"
-    return ["simulate", "--replay", "meters", "--identities", str(identities), "--speed", str(options.replay_speed)]
+    return ["simulate", "--replay", "meters", "--speed", str(options.replay_speed)]
 
 
-def enroll_meters(database_url: str, data_dir: Path) -> None:
-    """See to it that every recorded meter is a device of the demo organisation, and that its token is in the data directory.
+def enroll_meters(database_url: str, path: Path) -> None:
+    """See to it that every recorded meter is a device of the demo organisation, and that its token is in the file."""
+    enroll(database_url, path, [meter.name for meter in meters()])
+
+
+def enroll_fleet(database_url: str, path: Path, count: int) -> None:
+    """See to it that `count` synthetic devices are registered, and that their tokens are in the file."""
+    names = [f"simulated-{number:06}" for number in range(1, count + 1)]
+    enroll(database_url, path, names)
+
+
+def enroll(database_url: str, path: Path, names: list[str]) -> None:
+    """Register devices by name where they are not, and keep their tokens in the file at `path`.
 
     The database keeps only the tokens' hashes. When either side was lost, the device gets a new token.
     """
-    path = data_dir / "simulation" / "meters.json"
     kept = {identity.name: identity for identity in load_identities(path)}
     identities = []
     with transaction(database_url) as connection:
-        registered = {device.name: device for device in list_devices(connection, organization=DEMO_ORGANIZATION)}
-        for meter in meters():
-            device, identity = registered.get(meter.name), kept.get(meter.name)
-            if device is not None and identity is not None and identity.device_id == device.device_id:
+        present = list_devices(connection, organization=DEMO_ORGANIZATION, limit=DEVICES_MAX)
+        registered = {device.name: device.device_id for device in present}
+        for name in names:
+            identity = kept.get(name)
+            if identity is not None and registered.get(name) == identity.device_id:
                 identities.append(identity)
                 continue
-            if device is not None:
-                issued = rotate_token(connection, device.device_id)
+            if name in registered:
+                issued = rotate_token(connection, registered[name])
             else:
-                (issued,) = add_devices(connection, organization=DEMO_ORGANIZATION, name=meter.name)
-            identities.append(Identity(device_id=issued.device_id, token=issued.token or "", name=issued.name))
+                (issued,) = add_devices(connection, organization=DEMO_ORGANIZATION, name=name)
+            identities.append(Identity(device_id=issued.device_id, token=str(issued.token), name=name))
     # After the commit: ids that are in the file are in the database. A death in between costs new tokens at the next start.
-    save_identities(path, identities)
+    known = {identity.name for identity in identities}
+    save_identities(path, identities + [identity for name, identity in kept.items() if name not in known])

@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Literal
 from uuid import UUID
 
-import msgpack
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -110,6 +110,6 @@ def _as_dict(one: kept.DeadLetter) -> dict[str, object]:
 def _readable(event: bytes) -> object:
     """The event's array where it can be shown, else its bytes in hexadecimal: it is here because something is wrong with it."""
     try:
-        return msgpack.unpackb(event)
-    except (ValueError, msgpack.UnpackException):
+        return msgspec.msgpack.decode(event)
+    except (msgspec.DecodeError, ValueError):
         return event.hex()

@@ -1,7 +1,7 @@
 """Devices that are programs: synthetic fleets, and replays of recorded meter readings, over real sockets.
 
 ``hdp`` (a device's side of HDP/1), ``identities`` (who they are, and their boot counters), ``meters`` (recorded readings),
-``fleet`` (synthetic events), ``devices`` (keep, send, resend).
+``sources`` (events by number), ``devices`` (keep, send, resend), ``fleet`` (many of them).
 
 Invariant: a simulated device behaves as PROTOCOL.md asks of a real one. What was not acknowledged is sent again, BUSY is waited
 for, and after a restart nothing is sent under a sequence number that meant something else before.

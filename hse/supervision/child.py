@@ -25,7 +25,7 @@ LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 16_384
 
 restart_delays = tenacity.wait_exponential_jitter(
-    initial=RESTART_FIRST_SECONDS, max=RESTART_SECONDS_MAX, jitter=RESTART_JITTER_SECONDS
+    multiplier=RESTART_FIRST_SECONDS, max=RESTART_SECONDS_MAX, jitter=RESTART_JITTER_SECONDS
 )
 
 

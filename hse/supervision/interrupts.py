@@ -24,7 +24,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM, SIGHUP and SIGCHLD for the block; main thread only."""
+        """Take SIGINT, SIGTERM, SIGHUP and SIGCHLD for the block; main thread only, and once."""
         handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._count)
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -35,6 +35,8 @@ class Interrupts:
             signal.set_wakeup_fd(wakeup)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            self._woken.close()
+            self._waker.close()
 
     def sleep(self, seconds: float) -> None:
         """Sleep, or less when a signal arrives."""
