@@ -1,3 +1,33 @@
+//! The data plane of HSE: from a device's socket to a durable, stored event.
+//!
+//! The way of an event, and the modules in reading order:
+//!
+//! ```text
+//! socket -> inbound::wire -> frame -> inbound::connection -> pipeline::intake -> journal (write + fdatasync) -> ACK
+//!                                                                                   |
+//!           database <- outbound::postgres (one transaction) <- pipeline::drain <---+
+//! ```
+//!
+//! - [`event`]: what a device says, and what may be said;
+//! - [`frame`]: HDP/1, bytes in and values out;
+//! - [`journal`]: bytes in, durable bytes out; knows neither frames nor events;
+//! - [`pipeline`]: the recipe frame -> durable -> acknowledged -> stored, with its ports;
+//! - [`inbound`], [`outbound`]: sockets; the database;
+//! - [`node`]: what one process is made of, how it starts and stops;
+//! - [`config`], [`metrics`]: every limit; every metric's name;
+//! - `python`: the only file that knows Python.
+//!
+//! Promise: what was acknowledged is stored exactly once, whatever is killed or cut in between. Each module states the
+//! invariants it keeps for that.
+
+pub mod config;
 pub mod event;
 pub mod frame;
+pub mod inbound;
 pub mod journal;
+pub mod metrics;
+pub mod node;
+pub mod outbound;
+pub mod pipeline;
+#[cfg(feature = "python")]
+mod python;

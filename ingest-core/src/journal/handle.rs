@@ -1,6 +1,7 @@
 //! The running journal: what the pipeline appends to, reads from and frees.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use super::cursor::CursorFile;
 use super::directory::{Directory, layout_of};
+use super::meta::Meta;
 use super::pool::SegmentPool;
 use super::queue::{AppendError, AppendQueue, AppendTicket, locked};
 use super::reader::JournalReader;
@@ -137,7 +139,7 @@ struct Inner {
     shared: Arc<Shared>,
     storage: Arc<dyn Storage>,
     journal_id: Uuid,
-    generation: u64,
+    generation: AtomicU64,
     /// None when closed: the file may be another process's by then.
     cursor: Mutex<Option<CursorFile>>,
     running: Mutex<Option<Running>>,
@@ -183,7 +185,7 @@ impl JournalHandle {
             shared,
             storage: opened.storage,
             journal_id: opened.meta.journal_id,
-            generation: opened.meta.generation,
+            generation: AtomicU64::new(opened.meta.generation),
             cursor: Mutex::new(Some(cursor)),
             running: Mutex::new(Some(running)),
         })))
@@ -194,7 +196,26 @@ impl JournalHandle {
     }
 
     pub fn generation(&self) -> u64 {
-        self.0.generation
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// From now on positions count anew for whoever compares them. Blocks for the disk.
+    pub fn begin_generation(&self, generation: u64) -> io::Result<()> {
+        let _cursor = locked(&self.0.cursor);
+        let Inner {
+            journal_id,
+            shared,
+            storage,
+            ..
+        } = &*self.0;
+        let meta = Meta {
+            journal_id: *journal_id,
+            generation,
+            segment_bytes: shared.layout.segment_bytes,
+        };
+        meta.write(&**storage)?;
+        self.0.generation.store(generation, Ordering::Release);
+        Ok(())
     }
 
     /// Never blocks for the disk. The ticket answers when the record is durable; order of calls is order of records.
@@ -268,7 +289,7 @@ impl JournalHandle {
         if position <= cursor.position() {
             return Ok(());
         }
-        self.moved(cursor.move_to(position, self.0.generation))?;
+        self.moved(cursor.move_to(position, self.generation()))?;
         shared.queue.is_freed_up_to(position);
         self.moved(shared.pool.free_before(position))
     }

@@ -1,0 +1,277 @@
+//! Settings of one ingest node, and every limit on what a stranger can make it hold.
+//!
+//! They arrive as one JSON object from the process that starts the core. [`Config::from_json`] reports all mistakes
+//! together, so that an operator mends them in one go.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Unauthenticated peers may make us hold this much of a frame, no more: a HELLO needs a few hundred bytes.
+pub const FRAME_BYTES_MAX_BEFORE_HELLO: u32 = 4096;
+/// A peer that does not read its acknowledgements is closed after this long: it holds a task and a buffer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Told to a device whose events were not taken; long enough that a full node is not asked again at once.
+pub const BUSY_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The registry is read whole this often, in case a notification was missed.
+pub const REGISTRY_RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// A statement of the drain that takes longer is given up and its outcome looked up: COPY ignores `statement_timeout`.
+pub const DATABASE_DEADLINE: Duration = Duration::from_secs(60);
+/// Attempts that a dead letter gets before it is marked permanent (requirement D6).
+pub const DEAD_LETTER_ATTEMPTS_MAX: i32 = 5;
+
+/// One node's settings. See the field docs for default, minimum and reason.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Holds the journals and the registry's snapshot. No default.
+    pub data_dir: PathBuf,
+    /// A libpq URL. No default.
+    pub database_url: String,
+    #[serde(default = "default_bind_host")]
+    pub bind_host: String,
+    /// Ports; 0 takes a free one.
+    #[serde(default = "default_hdp_port")]
+    pub hdp_port: u16,
+    #[serde(default = "default_hdp_tls_port")]
+    pub hdp_tls_port: u16,
+    #[serde(default = "default_ingest_http_port")]
+    pub ingest_http_port: u16,
+    /// PEM files; TLS is served when both are set.
+    #[serde(default)]
+    pub tls_certificate_path: Option<PathBuf>,
+    #[serde(default)]
+    pub tls_key_path: Option<PathBuf>,
+    /// Named in `ingest_cursor` for operators; the host name when not set.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// Journals with their drains; more lanes use more cores. Default 1, 1 to 64.
+    #[serde(default = "default_lanes")]
+    pub lanes: u16,
+    /// Default 64 MiB, minimum 1 MiB (a record of `frame_bytes_max` must fit twice), at most 1 GiB.
+    #[serde(default = "default_journal_segment_bytes")]
+    pub journal_segment_bytes: u64,
+    /// Undrained bytes a lane may hold before devices are told BUSY. Default 8 GiB, at least four segments.
+    #[serde(default = "default_journal_bytes_max")]
+    pub journal_bytes_max: u64,
+    /// Rows of one COPY. Default 50 000: beyond it sorting buys no more index locality.
+    #[serde(default = "default_batch_rows_max")]
+    pub batch_rows_max: usize,
+    /// Journal bytes of one batch, which bounds the drain's memory. Default 16 MiB.
+    #[serde(default = "default_batch_bytes_max")]
+    pub batch_bytes_max: usize,
+    /// An event waits no longer than this for company. Default 1000 ms (requirement D3 allows 1 to 5 s).
+    #[serde(default = "default_batch_age_ms_max")]
+    pub batch_age_ms_max: u64,
+    #[serde(default = "default_connections_max")]
+    pub connections_max: usize,
+    #[serde(default = "default_connections_per_address_max")]
+    pub connections_per_address_max: usize,
+    /// Default 1 MiB; at most a quarter of a segment, so that a frame's record fits.
+    #[serde(default = "default_frame_bytes_max")]
+    pub frame_bytes_max: u32,
+    /// Unacknowledged EVENTS frames of one connection; beyond it the socket is not read. Default 64.
+    #[serde(default = "default_inflight_frames_max")]
+    pub inflight_frames_max: usize,
+    #[serde(default = "default_hello_timeout_s")]
+    pub hello_timeout_s: u64,
+    #[serde(default = "default_keepalive_s")]
+    pub keepalive_s: u64,
+    /// Events older than this are refused as `bad_time`: their partition would be dropped at once. Default 730.
+    #[serde(default = "default_retention_days")]
+    pub retention_days: u32,
+    /// Event types that the control plane must act on; copied to the outbox in the storing transaction.
+    #[serde(default = "default_relevant_event_types")]
+    pub relevant_event_types: Vec<String>,
+    /// COPY straight into TimescaleDB's columnstore (2.28.1 or newer); ignored on plain PostgreSQL.
+    #[serde(default)]
+    pub direct_columnstore: bool,
+    /// How long a stop waits for the journal to reach the database; what is left is stored after the next start.
+    #[serde(default = "default_drain_timeout_s")]
+    pub drain_timeout_s: u64,
+    #[serde(default = "default_log_level")]
+    pub log_level: String,
+}
+
+fn default_bind_host() -> String {
+    "0.0.0.0".to_owned()
+}
+fn default_hdp_port() -> u16 {
+    5000
+}
+fn default_hdp_tls_port() -> u16 {
+    5001
+}
+fn default_ingest_http_port() -> u16 {
+    9464
+}
+fn default_lanes() -> u16 {
+    1
+}
+fn default_journal_segment_bytes() -> u64 {
+    64 << 20
+}
+fn default_journal_bytes_max() -> u64 {
+    8 << 30
+}
+fn default_batch_rows_max() -> usize {
+    50_000
+}
+fn default_batch_bytes_max() -> usize {
+    16 << 20
+}
+fn default_batch_age_ms_max() -> u64 {
+    1000
+}
+fn default_connections_max() -> usize {
+    50_000
+}
+fn default_connections_per_address_max() -> usize {
+    20_000
+}
+fn default_frame_bytes_max() -> u32 {
+    1 << 20
+}
+fn default_inflight_frames_max() -> usize {
+    64
+}
+fn default_hello_timeout_s() -> u64 {
+    10
+}
+fn default_keepalive_s() -> u64 {
+    60
+}
+fn default_retention_days() -> u32 {
+    730
+}
+fn default_relevant_event_types() -> Vec<String> {
+    ["alarm", "state_change", "error"]
+        .map(str::to_owned)
+        .to_vec()
+}
+fn default_drain_timeout_s() -> u64 {
+    20
+}
+fn default_log_level() -> String {
+    "info".to_owned()
+}
+
+/// Every mistake found, one sentence each, with what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", mistakes.join("; "))]
+pub struct ConfigError {
+    pub mistakes: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake: JSON that does not parse is one, each value out of bounds another.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_str(json).map_err(|error| ConfigError {
+            mistakes: vec![error.to_string()],
+        })?;
+        let mistakes = config.mistakes();
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { mistakes })
+        }
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut must = |holds: bool, sentence: &str| {
+            if !holds {
+                mistakes.push(sentence.to_owned());
+            }
+        };
+        must((1..=64).contains(&self.lanes), "lanes must be 1 to 64");
+        must(
+            (1 << 20..=1 << 30).contains(&self.journal_segment_bytes)
+                && self.journal_segment_bytes.is_multiple_of(4096),
+            "journal_segment_bytes must be a multiple of 4096 from 1 MiB to 1 GiB",
+        );
+        must(
+            self.journal_bytes_max >= self.journal_segment_bytes.saturating_mul(4),
+            "journal_bytes_max must be at least four times journal_segment_bytes",
+        );
+        must(
+            u64::from(self.frame_bytes_max) <= self.journal_segment_bytes / 4
+                && self.frame_bytes_max >= FRAME_BYTES_MAX_BEFORE_HELLO,
+            "frame_bytes_max must be 4096 to a quarter of journal_segment_bytes",
+        );
+        must(
+            (1..=1_000_000).contains(&self.batch_rows_max),
+            "batch_rows_max must be 1 to 1000000",
+        );
+        must(
+            self.batch_bytes_max >= 1 << 20,
+            "batch_bytes_max must be at least 1 MiB",
+        );
+        must(
+            (1..=5000).contains(&self.batch_age_ms_max),
+            "batch_age_ms_max must be 1 to 5000",
+        );
+        must(
+            self.connections_max >= 1,
+            "connections_max must be at least 1",
+        );
+        must(
+            self.connections_per_address_max >= 1,
+            "connections_per_address_max must be at least 1",
+        );
+        must(
+            (1..=4096).contains(&self.inflight_frames_max),
+            "inflight_frames_max must be 1 to 4096",
+        );
+        must(
+            (1..=300).contains(&self.hello_timeout_s),
+            "hello_timeout_s must be 1 to 300",
+        );
+        must(
+            (1..=3600).contains(&self.keepalive_s),
+            "keepalive_s must be 1 to 3600",
+        );
+        must(
+            (1..=36_500).contains(&self.retention_days),
+            "retention_days must be 1 to 36500",
+        );
+        must(
+            self.tls_certificate_path.is_some() == self.tls_key_path.is_some(),
+            "tls_certificate_path and tls_key_path go together: set both or neither",
+        );
+        mistakes
+    }
+
+    /// The longest silence a device may keep: 2.5 keepalive intervals (PROTOCOL.md, `idle_timeout`).
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.keepalive_s.saturating_mul(2500))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_reported_together() {
+        let error = Config::from_json(
+            r#"{"data_dir": "d", "database_url": "u", "lanes": 0, "keepalive_s": 0, "tls_key_path": "k"}"#,
+        );
+        assert_eq!(error.unwrap_err().mistakes.len(), 3);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let error =
+            Config::from_json(r#"{"data_dir": "d", "database_url": "u", "lane": 2}"#).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `lane`"),
+            "{error}"
+        );
+    }
+}

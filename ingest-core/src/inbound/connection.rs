@@ -1,0 +1,482 @@
+//! One device's connection: HELLO, then events in and acknowledgements out, until one side ends it.
+//!
+//! Acknowledgements leave in the order in which frames came, and cumulatively: when several frames became durable
+//! together, one ACK tells of all. At most `inflight_frames_max` frames wait; beyond that the socket is not read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, error};
+use uuid::Uuid;
+
+use super::sessions::{EndReason, Session};
+use super::wire::Wire;
+use crate::config::{BUSY_RETRY_AFTER, FRAME_BYTES_MAX_BEFORE_HELLO, WRITE_TIMEOUT};
+use crate::event::RejectCode;
+use crate::frame::{ErrorCode, FrameError, Hello, Incoming, Outgoing, PROTOCOL_VERSION};
+use crate::journal::AppendError;
+use crate::metrics::{Code, Kind};
+use crate::node::Node;
+use crate::pipeline::clock::now_us;
+use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+
+/// How a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The device said BYE or closed its side.
+    Closed,
+    /// The socket broke, or the device did not read for too long: there is nobody to tell.
+    Broken(io::Error),
+    /// The device is told why.
+    Error(ErrorCode, String),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        Self::Error(error.code(), error.to_string())
+    }
+}
+
+impl From<EndReason> for End {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Superseded => Self::Error(
+                ErrorCode::Superseded,
+                "this device connected again".to_owned(),
+            ),
+            EndReason::Revoked => auth_failed(),
+        }
+    }
+}
+
+fn auth_failed() -> End {
+    End::Error(
+        ErrorCode::AuthFailed,
+        "unknown device, wrong token, or disabled device".to_owned(),
+    )
+}
+
+fn shutting_down() -> End {
+    End::Error(
+        ErrorCode::ShuttingDown,
+        "this node is stopping: reconnect after a random delay".to_owned(),
+    )
+}
+
+fn internal() -> End {
+    End::Error(
+        ErrorCode::Internal,
+        "this node cannot make events durable: reconnect after a random delay".to_owned(),
+    )
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S) {
+    let mut wire = Wire::new(stream);
+    let end = match greet(node, &mut wire).await {
+        // Boxed: it lives as long as the connection, and the greeting's state need not.
+        Ok(connected) => Box::pin(Connection::new(node, wire, connected).run()).await,
+        Err(end) => {
+            say_end(node, &mut wire, &end).await;
+            end
+        }
+    };
+    match end {
+        End::Closed => debug!("device closed its connection"),
+        End::Broken(error) => debug!(%error, "connection broke"),
+        End::Error(code, message) => debug!(%code, message, "connection ended"),
+    }
+}
+
+/// Tells the device why, if it can still be told.
+async fn say_end<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, wire: &mut Wire<S>, end: &End) {
+    match end {
+        End::Broken(_) => return,
+        End::Closed => {}
+        End::Error(code, message) => {
+            node.metrics
+                .errors
+                .get_or_create(&Code {
+                    code: code.as_str(),
+                })
+                .inc();
+            wire.queue(&Outgoing::Error {
+                code: *code,
+                message,
+            });
+        }
+    }
+    // The peer may be gone already; there is nobody left to tell.
+    let _ = timeout(WRITE_TIMEOUT, async {
+        wire.flush().await.and(wire.shutdown().await)
+    })
+    .await;
+}
+
+/// A device that has shown who it is.
+struct Connected {
+    device_id: Uuid,
+    session: Session,
+}
+
+/// From the first byte to WELCOME.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    node: &Node,
+    wire: &mut Wire<S>,
+) -> Result<Connected, End> {
+    let hello_timeout = Duration::from_secs(node.config.hello_timeout_s);
+    let late = End::Error(
+        ErrorCode::HelloTimeout,
+        format!("no HELLO within {} s", hello_timeout.as_secs()),
+    );
+    let (device_id, epoch, known) = tokio::select! {
+        () = node.stopping.cancelled() => return Err(shutting_down()),
+        hello = timeout(hello_timeout, hello(node, wire)) => hello.unwrap_or(Err(late))?,
+    };
+    let Some(mut session) = node.sessions.take_over(device_id).await else {
+        return Err(EndReason::Superseded.into());
+    };
+    let last_seq = session
+        .window
+        .resume(epoch, known)
+        .map_err(|stale| End::Error(ErrorCode::StaleEpoch, stale.to_string()))?;
+    let config = &node.config;
+    wire.queue(&Outgoing::Welcome {
+        version: PROTOCOL_VERSION,
+        last_seq,
+        max_inflight_frames: u32::try_from(config.inflight_frames_max).unwrap_or(u32::MAX),
+        frame_bytes_max: config.frame_bytes_max,
+        server_time_us: now_us(),
+        keepalive_s: u32::try_from(config.keepalive_s).unwrap_or(u32::MAX),
+    });
+    timeout(WRITE_TIMEOUT, wire.flush())
+        .await
+        .map_err(io::Error::from)??;
+    Ok(Connected { device_id, session })
+}
+
+type Greeted = (Uuid, u64, crate::pipeline::window::Watermark);
+
+async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
+    node: &Node,
+    wire: &mut Wire<S>,
+) -> Result<Greeted, End> {
+    loop {
+        if let Some(incoming) = wire.next(FRAME_BYTES_MAX_BEFORE_HELLO)? {
+            let Incoming::Hello(Hello {
+                device_id,
+                token,
+                epoch,
+                agent,
+            }) = incoming
+            else {
+                return Err(End::Error(
+                    ErrorCode::Malformed,
+                    "the first frame must be HELLO".to_owned(),
+                ));
+            };
+            node.metrics
+                .frames
+                .get_or_create(&Kind { kind: "hello" })
+                .inc();
+            debug!(%device_id, agent, "hello");
+            if !node.registry.is_loaded() {
+                return Err(End::Error(
+                    ErrorCode::Internal,
+                    "the device registry is not loaded yet: try again".to_owned(),
+                ));
+            }
+            let known = node
+                .registry
+                .authenticate(device_id, token)
+                .map_err(|_| auth_failed())?;
+            return Ok((device_id, epoch, known));
+        }
+        if !wire.fill().await? {
+            return Err(End::Closed);
+        }
+    }
+}
+
+/// A frame that waits for its acknowledgement.
+struct Waiting {
+    read_at: std::time::Instant,
+    /// None when it was taken before and only the acknowledgement is repeated.
+    queued: Option<Queued>,
+}
+
+struct Connection<'a, S> {
+    node: &'a Node,
+    wire: Wire<S>,
+    session: Session,
+    intake: Intake,
+    waiting: VecDeque<Waiting>,
+    /// After BUSY the socket is left alone until then.
+    paused_until: Option<Instant>,
+    idle_deadline: Instant,
+    is_broken: bool,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    fn new(node: &'a Node, wire: Wire<S>, Connected { device_id, session }: Connected) -> Self {
+        let intake = Intake {
+            device_id,
+            lane: node.lane(device_id),
+            registry: Arc::clone(&node.registry),
+            metrics: Arc::clone(&node.metrics),
+            retention_us: i64::from(node.config.retention_days) * crate::pipeline::batch::DAY_US,
+        };
+        let idle_deadline = Instant::now() + node.config.idle_timeout();
+        Self {
+            node,
+            wire,
+            session,
+            intake,
+            waiting: VecDeque::new(),
+            paused_until: None,
+            idle_deadline,
+            is_broken: false,
+        }
+    }
+
+    /// Serves until an end, then decides what is in flight and says the last words.
+    async fn run(mut self) -> End {
+        let end = match self.exchange().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.is_broken = matches!(end, End::Broken(_));
+        while let Some(waiting) = self.waiting.pop_front() {
+            let settled = self.settle(waiting).await;
+            if let Err(End::Error(code, message)) = settled {
+                say_end(self.node, &mut self.wire, &End::Error(code, message)).await;
+                return end;
+            }
+        }
+        say_end(self.node, &mut self.wire, &end).await;
+        end
+    }
+
+    async fn exchange(&mut self) -> Result<std::convert::Infallible, End> {
+        loop {
+            self.take_frames()?;
+            self.flush().await?;
+            if self.waiting.is_empty() && self.waiting.capacity() > 0 {
+                self.waiting = VecDeque::new();
+            }
+            let may_read = self.waiting.len() < self.node.config.inflight_frames_max
+                && self.paused_until.is_none();
+            let deadline = self.paused_until.unwrap_or(self.idle_deadline);
+            tokio::select! {
+                biased;
+                reason = self.session.end.received() => return Err(reason.into()),
+                () = self.node.stopping.cancelled() => return Err(shutting_down()),
+                outcome = first_outcome(&mut self.waiting), if !self.waiting.is_empty() => self.acknowledge(outcome).await?,
+                is_open = self.wire.fill(), if may_read => {
+                    if !is_open? {
+                        return Err(End::Closed);
+                    }
+                }
+                () = sleep_until(deadline), if may_read || self.paused_until.is_some() => match self.paused_until.take() {
+                    Some(_) => self.idle_deadline = Instant::now() + self.node.config.idle_timeout(),
+                    None => return Err(self.idle_timeout()),
+                },
+            }
+        }
+    }
+
+    fn idle_timeout(&self) -> End {
+        let silence = self.node.config.idle_timeout().as_secs();
+        End::Error(
+            ErrorCode::IdleTimeout,
+            format!("nothing received for {silence} s: send PING when idle"),
+        )
+    }
+
+    /// Takes the whole frames that were read, as many as may be in flight.
+    fn take_frames(&mut self) -> Result<(), End> {
+        while self.waiting.len() < self.node.config.inflight_frames_max
+            && self.paused_until.is_none()
+        {
+            let read_at = std::time::Instant::now();
+            let Some(incoming) = self.wire.next(self.node.config.frame_bytes_max)? else {
+                return Ok(());
+            };
+            // Whole frames count, so that bytes let fall one by one do not hold a connection for ever.
+            self.idle_deadline = Instant::now() + self.node.config.idle_timeout();
+            match incoming {
+                Incoming::Events(events) => {
+                    self.node
+                        .metrics
+                        .frames
+                        .get_or_create(&Kind { kind: "events" })
+                        .inc();
+                    let taken = self.intake.take(&mut self.session.window, events)?;
+                    self.note_taken(taken, read_at)?;
+                }
+                Incoming::Ping { nonce } => {
+                    self.node
+                        .metrics
+                        .frames
+                        .get_or_create(&Kind { kind: "ping" })
+                        .inc();
+                    self.wire.queue(&Outgoing::Pong { nonce });
+                }
+                // Commands are not sent yet, so no result is awaited.
+                Incoming::Result(result) => {
+                    self.node
+                        .metrics
+                        .frames
+                        .get_or_create(&Kind { kind: "result" })
+                        .inc();
+                    debug!(
+                        request_id = result.request_id,
+                        "result for no known command"
+                    );
+                }
+                Incoming::Bye => return Err(End::Closed),
+                Incoming::Hello(_) => {
+                    return Err(End::Error(
+                        ErrorCode::Malformed,
+                        "HELLO was said before".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_taken(&mut self, taken: Taken, read_at: std::time::Instant) -> Result<(), End> {
+        match taken {
+            Taken::Queued(queued) => self.waiting.push_back(Waiting {
+                read_at,
+                queued: Some(queued),
+            }),
+            Taken::Duplicate => self.waiting.push_back(Waiting {
+                read_at,
+                queued: None,
+            }),
+            Taken::Refused(Refusal::JournalGone) => return Err(internal()),
+            Taken::Refused(refusal) => {
+                if refusal == Refusal::JournalFull {
+                    self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
+                }
+                self.say_busy(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn say_busy(&mut self, refusal: Refusal) {
+        self.intake.count_refusal(refusal);
+        let retry_after_ms = u32::try_from(BUSY_RETRY_AFTER.as_millis()).unwrap_or(u32::MAX);
+        let seq = self.session.window.taken();
+        self.wire.queue(&Outgoing::Busy {
+            seq,
+            retry_after_ms,
+            reason: refusal.as_str(),
+        });
+    }
+
+    /// The first waiting frame is decided; those behind it that are decided too share its ACK.
+    async fn acknowledge(&mut self, outcome: Result<(), AppendError>) -> Result<(), End> {
+        let mut rejected = Vec::new();
+        let mut next = self.waiting.pop_front().map(|first| (first, outcome));
+        while let Some((waiting, outcome)) = next {
+            self.decide(&waiting, outcome, &mut rejected)?;
+            next = first_outcome(&mut self.waiting)
+                .now_or_never()
+                .and_then(|outcome| Some((self.waiting.pop_front()?, outcome)));
+        }
+        self.say_ack(&rejected);
+        Ok(())
+    }
+
+    /// Notes the journal's answer for one frame; says BUSY if it was not taken.
+    fn decide(
+        &mut self,
+        waiting: &Waiting,
+        outcome: Result<(), AppendError>,
+        rejected: &mut Vec<(u64, RejectCode)>,
+    ) -> Result<(), End> {
+        let Some(queued) = &waiting.queued else {
+            return Ok(());
+        };
+        match self
+            .intake
+            .settle(&mut self.session.window, queued, outcome)
+        {
+            Ok(()) => {
+                self.intake.observe_ack(waiting.read_at);
+                rejected.extend(&queued.rejected);
+                Ok(())
+            }
+            Err(Refusal::JournalGone) => Err(internal()),
+            Err(refusal) => {
+                self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
+                self.say_busy(refusal);
+                Ok(())
+            }
+        }
+    }
+
+    fn say_ack(&mut self, rejected: &[(u64, RejectCode)]) {
+        self.node.metrics.acks.inc();
+        self.wire.queue(&Outgoing::Ack {
+            seq: self.session.window.durable(),
+            rejected,
+        });
+    }
+
+    /// Waits for the journal's answer for a frame that was in flight at the end.
+    async fn settle(&mut self, mut waiting: Waiting) -> Result<(), End> {
+        let outcome = match &mut waiting.queued {
+            Some(queued) => (&mut queued.ticket).await.map(drop),
+            None => Ok(()),
+        };
+        let mut rejected = Vec::new();
+        let decided = self.decide(&waiting, outcome, &mut rejected);
+        if let Err(failure) = &decided {
+            error!(
+                ?failure,
+                "events in flight at the end of a connection were not made durable"
+            );
+        } else if !self.is_broken {
+            self.say_ack(&rejected);
+        }
+        decided
+    }
+
+    /// Writes what is queued. A device that does not read is not read either, and closed when it keeps on.
+    async fn flush(&mut self) -> Result<(), End> {
+        let Self { wire, session, .. } = self;
+        tokio::select! {
+            biased;
+            written = timeout(WRITE_TIMEOUT, wire.flush()) => Ok(written.map_err(io::Error::from)??),
+            reason = session.end.received() => Err(reason.into()),
+        }
+    }
+}
+
+/// The journal's answer for the first waiting frame. Pends when none waits.
+async fn first_outcome(waiting: &mut VecDeque<Waiting>) -> Result<(), AppendError> {
+    match waiting.front_mut() {
+        Some(Waiting {
+            queued: Some(queued),
+            ..
+        }) => (&mut queued.ticket).await.map(drop),
+        Some(Waiting { queued: None, .. }) => Ok(()),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,18 @@
+//! The doors of the data plane.
+//!
+//! ```text
+//! listener    accepts, counts, sets up TLS
+//! wire        bytes <-> frames, for both forms of HDP/1
+//! connection  one device: HELLO, then events in and acknowledgements out
+//! sessions    one connection a device; a newer one takes over
+//! http        health and metrics
+//! ```
+//!
+//! Invariants: what a peer can make us hold is bounded before and after it said who it is; a slow or hostile peer
+//! costs its own task and buffers and nobody else's time.
+
+pub mod connection;
+pub mod http;
+pub mod listener;
+pub mod sessions;
+pub mod wire;

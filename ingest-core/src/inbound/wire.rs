@@ -1,0 +1,163 @@
+//! Bytes in and out of one connection, in either form of HDP/1.
+//!
+//! An idle connection holds no read buffer: bytes are read into a buffer of the thread, and only what no frame has used
+//! yet is kept. Ten thousand silent devices then cost their tasks and little else.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::frame::json::{self, LINE_BYTES_MAX};
+use crate::frame::{self, FrameError, Incoming, Outgoing};
+
+const READ_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Nothing has come yet.
+    Unknown,
+    Frames,
+    JsonLines,
+}
+
+/// One connection's bytes.
+pub struct Wire<S> {
+    stream: S,
+    form: Form,
+    received: Vec<u8>,
+    /// Up to here `received` is used.
+    used: usize,
+    json_body: Vec<u8>,
+    outgoing: Vec<u8>,
+    /// Up to here `outgoing` is written.
+    written: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream,
+            form: Form::Unknown,
+            received: Vec::new(),
+            used: 0,
+            json_body: Vec::new(),
+            outgoing: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Reads what has come. False at the end of the stream. Cancel-safe: a byte is either kept or not read.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn fill(&mut self) -> io::Result<bool> {
+        self.give_back();
+        let Self {
+            stream, received, ..
+        } = self;
+        let num_bytes = poll_fn(|cx| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+                received.extend_from_slice(buffer.filled());
+                read.map_ok(|()| buffer.filled().len())
+            })
+        })
+        .await?;
+        Ok(num_bytes > 0)
+    }
+
+    fn give_back(&mut self) {
+        self.received.drain(..self.used);
+        self.used = 0;
+        self.json_body.clear();
+        for buffer in [&mut self.received, &mut self.json_body, &mut self.outgoing] {
+            if buffer.is_empty() {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// The next whole frame of what was read, if there is one.
+    ///
+    /// # Errors
+    /// [`FrameError`] when the peer sent what cannot be taken; the connection ends with it.
+    pub fn next(&mut self, frame_bytes_max: u32) -> Result<Option<Incoming<'_>>, FrameError> {
+        let unused = self.received.get(self.used..).unwrap_or_default();
+        if let (Form::Unknown, Some(first)) = (self.form, unused.first()) {
+            self.form = if *first == b'{' {
+                Form::JsonLines
+            } else {
+                Form::Frames
+            };
+        }
+        match self.form {
+            Form::Unknown => Ok(None),
+            Form::Frames => {
+                let Some(raw) = frame::split(unused, frame_bytes_max)? else {
+                    return Ok(None);
+                };
+                self.used += raw.frame_bytes;
+                frame::decode(raw.kind, raw.body).map(Some)
+            }
+            Form::JsonLines => {
+                let Some(raw) = json::split_line(unused, frame_bytes_max.min(LINE_BYTES_MAX))?
+                else {
+                    return Ok(None);
+                };
+                self.used += raw.line_bytes;
+                let kind = json::line_to_frame(raw.line, &mut self.json_body)?;
+                frame::decode(kind, &self.json_body).map(Some)
+            }
+        }
+    }
+
+    /// Queues a frame for [`Self::flush`].
+    pub fn queue(&mut self, frame: &Outgoing<'_>) {
+        match self.form {
+            Form::JsonLines => {
+                // Fails for a COMMAND's parameters only, which are checked where commands are made.
+                let _ = frame.encode_json_line(&mut self.outgoing);
+            }
+            Form::Frames | Form::Unknown => frame.encode(&mut self.outgoing),
+        }
+    }
+
+    /// Writes what was queued. Cancel-safe: what was written is not written again.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while let Some(unwritten) = self
+            .outgoing
+            .get(self.written..)
+            .filter(|unwritten| !unwritten.is_empty())
+        {
+            match self.stream.write(unwritten).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                num_bytes => self.written += num_bytes,
+            }
+        }
+        if self.written > 0 {
+            self.outgoing.clear();
+            self.written = 0;
+            self.stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends our side of the stream, so that the peer reads what was written before the end.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}

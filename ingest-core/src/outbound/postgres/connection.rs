@@ -1,0 +1,164 @@
+//! One connection to PostgreSQL, made when needed and dropped at the first doubt.
+
+use std::time::Duration;
+
+use tokio::time::{error::Elapsed, timeout};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::warn;
+
+use crate::config::DATABASE_DEADLINE;
+use crate::pipeline::ports::SinkError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that vanished is noticed within about this, whatever TCP would wait.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How to reach the database, with settings that the promises need.
+#[derive(Clone)]
+pub struct Database {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseUrlError {
+    #[error("database_url is not a libpq URL: {0}")]
+    Url(#[from] tokio_postgres::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Database {
+    /// # Errors
+    /// [`DatabaseUrlError`] when the URL does not parse.
+    pub fn new(url: &str) -> Result<Self, DatabaseUrlError> {
+        let mut config: Config = url.parse()?;
+        config
+            .application_name("hse-ingest")
+            // Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk.
+            .options("-c synchronous_commit=on -c idle_in_transaction_session_timeout=120000 -c timezone=UTC")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(SILENCE_MAX / 3)
+            .keepalives_interval(SILENCE_MAX / 6)
+            .keepalives_retries(3)
+            .tcp_user_timeout(SILENCE_MAX);
+        Ok(Self {
+            config,
+            tls: tls()?,
+        })
+    }
+
+    /// Connects; what the server says beside answers goes to `notices`.
+    ///
+    /// # Errors
+    /// [`SinkError`] when the server is away or refuses us.
+    pub async fn connect(
+        &self,
+        notices: impl FnMut(AsyncMessage) + Send + 'static,
+    ) -> Result<Client, SinkError> {
+        let (client, connection) = self
+            .config
+            .connect(self.tls.clone())
+            .await
+            .map_err(classify)?;
+        tokio::spawn(poll(connection, notices));
+        Ok(client)
+    }
+
+    #[must_use]
+    pub fn wants_tls(&self) -> bool {
+        self.config.get_ssl_mode() == SslMode::Require
+    }
+}
+
+fn tls() -> Result<MakeRustlsConnect, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// Drives a connection until its client is dropped or it breaks; the client's calls report the break.
+async fn poll<T>(mut connection: Connection<Socket, T>, mut notices: impl FnMut(AsyncMessage))
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    loop {
+        match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(message)) => notices(message),
+            Some(Err(error)) => {
+                warn!(%error, "database connection ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Logs what the server remarks.
+pub fn log_notice(message: AsyncMessage) {
+    if let AsyncMessage::Notice(notice) = message {
+        warn!(notice = %notice, "database remarks");
+    }
+}
+
+/// Sorts a failure into what waiting mends and what an operator must mend.
+#[must_use]
+pub fn classify(error: tokio_postgres::Error) -> SinkError {
+    let Some(db) = error.as_db_error() else {
+        return SinkError::Away(describe(&error));
+    };
+    let class = db.code().code().get(..2).unwrap_or_default();
+    // Wrong password or rights, missing table or function: schema and roles, not the network.
+    if matches!(class, "28" | "3D" | "42") {
+        SinkError::Misconfigured(format!("{} ({})", db.message(), db.code().code()))
+    } else {
+        SinkError::Away(format!("{} ({})", db.message(), db.code().code()))
+    }
+}
+
+/// tokio-postgres names only the kind of a failure; its causes say what happened.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// Does the database refuse the data itself (classes 22, 23 and 54), so that other rows may pass?
+#[must_use]
+pub fn refuses_content(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        let class = db.code().code().get(..2).unwrap_or_default();
+        matches!(class, "22" | "23" | "54") && !is_missing_partition(error)
+    })
+}
+
+/// A partition that was there is gone (retention ran). PostgreSQL reports it as a check without a constraint's name.
+#[must_use]
+pub fn is_missing_partition(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|db| *db.code() == SqlState::CHECK_VIOLATION && db.constraint().is_none())
+}
+
+/// Bounds a conversation with the database: COPY ignores the server's own timeouts.
+///
+/// # Errors
+/// [`SinkError::Deadline`], or what `work` says.
+pub async fn within_deadline<T>(
+    work: impl Future<Output = Result<T, SinkError>>,
+) -> Result<T, SinkError> {
+    let late = |_: Elapsed| SinkError::Deadline(DATABASE_DEADLINE);
+    timeout(DATABASE_DEADLINE, work).await.map_err(late)?
+}

@@ -1,0 +1,254 @@
+//! From an EVENTS frame to the journal's queue: sequence, content, right to speak, append.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::clock::now_us;
+use super::entry::{Entry, Rejected, Source};
+use super::lane::Lane;
+use super::registry::DeviceRegistry;
+use super::window::{Admission, SequenceWindow};
+use crate::event::{RejectCode, check_event};
+use crate::frame::{Events, FrameError};
+use crate::journal::{AppendError, AppendTicket};
+use crate::metrics::{Code, Metrics, Reason};
+
+/// What became of a frame. Every variant but `Refused` is acknowledged once `durable` is reached.
+pub enum Taken {
+    /// All of it was taken before.
+    Duplicate,
+    Queued(Queued),
+    /// Nothing of it was taken.
+    Refused(Refusal),
+}
+
+/// A frame on its way to the disk.
+pub struct Queued {
+    pub ticket: AppendTicket,
+    pub last_seq: u64,
+    pub num_events: u64,
+    /// See [`SequenceWindow::num_fallbacks`].
+    pub num_fallbacks: u64,
+    /// For the ACK: sequence numbers of events that become dead letters.
+    pub rejected: Vec<(u64, RejectCode)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    JournalFull,
+    /// An earlier frame of this connection was refused.
+    AfterRefusal,
+    /// The journal is poisoned or closed: the process ends.
+    JournalGone,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JournalFull => "journal_full",
+            Self::AfterRefusal => "after_refusal",
+            Self::JournalGone => "journal_gone",
+        }
+    }
+}
+
+/// One connected device's way into its lane.
+pub struct Intake {
+    pub device_id: Uuid,
+    pub lane: Arc<Lane>,
+    pub registry: Arc<DeviceRegistry>,
+    pub metrics: Arc<Metrics>,
+    pub retention_us: i64,
+}
+
+impl Intake {
+    /// Takes a frame's events into the journal's queue.
+    ///
+    /// # Errors
+    /// [`FrameError`] when an event cannot be decoded; then nothing of the frame is taken.
+    pub fn take(
+        &self,
+        window: &mut SequenceWindow,
+        frame: Events<'_>,
+    ) -> Result<Taken, FrameError> {
+        let (first_seq, num_events) = (frame.first_seq, u64::from(frame.num_events));
+        let received_us = now_us();
+        let checked = self.check(frame, received_us)?;
+        let num_known = match window.admit(first_seq, num_events) {
+            Admission::Duplicate => {
+                self.metrics.events_duplicate.inc_by(num_events);
+                return Ok(Taken::Duplicate);
+            }
+            Admission::AfterRefusal => return Ok(Taken::Refused(Refusal::AfterRefusal)),
+            Admission::Take { num_known, is_jump } => {
+                self.metrics.sequence_jumps.inc_by(u64::from(is_jump));
+                num_known
+            }
+        };
+        self.metrics.events_duplicate.inc_by(num_known);
+        let checked = checked.without_first(num_known);
+        let entry = Entry {
+            source: Source::Hdp,
+            device_id: self.device_id,
+            epoch: window.epoch(),
+            first_seq: first_seq + num_known,
+            received_us,
+            num_events: checked.num_events,
+            rejected: checked.rejected,
+            events: checked.events,
+        };
+        Ok(self.append(window, &entry))
+    }
+
+    fn append(&self, window: &mut SequenceWindow, entry: &Entry<'_>) -> Taken {
+        let num_events = u64::from(entry.num_events);
+        match self.lane.journal.append(entry.encode()) {
+            Ok(ticket) => {
+                window.take(entry.last_seq());
+                self.lane.note_taken(num_events, entry.received_us);
+                let rejected = entry
+                    .rejected
+                    .iter()
+                    .map(|r| (entry.first_seq + u64::from(r.index), r.code))
+                    .collect();
+                Taken::Queued(Queued {
+                    ticket,
+                    last_seq: entry.last_seq(),
+                    num_events,
+                    num_fallbacks: window.num_fallbacks(),
+                    rejected,
+                })
+            }
+            Err(AppendError::Full { .. }) => {
+                window.refuse();
+                Taken::Refused(Refusal::JournalFull)
+            }
+            Err(AppendError::Poisoned | AppendError::Closed | AppendError::TooLarge { .. }) => {
+                Taken::Refused(Refusal::JournalGone)
+            }
+        }
+    }
+
+    fn check<'a>(
+        &self,
+        mut frame: Events<'a>,
+        received_us: i64,
+    ) -> Result<Checked<'a>, FrameError> {
+        let oldest_us = received_us.saturating_sub(self.retention_us);
+        let mut checked = Checked {
+            num_events: 0,
+            rejected: Vec::new(),
+            events: &[],
+        };
+        for event in &mut frame.events {
+            let event = event?.event;
+            let verdict =
+                check_event(&event, received_us, oldest_us).and_then(|()| match event.device_id {
+                    Some(child) => self.registry.may_speak_for(self.device_id, child),
+                    None => Ok(()),
+                });
+            if let Err(code) = verdict {
+                checked.rejected.push(Rejected {
+                    index: checked.num_events,
+                    code,
+                });
+            }
+            checked.num_events += 1;
+        }
+        checked.events = frame.events.consumed();
+        Ok(checked)
+    }
+
+    /// Notes the journal's answer for a frame.
+    ///
+    /// # Errors
+    /// Why the device must send it again.
+    pub fn settle(
+        &self,
+        window: &mut SequenceWindow,
+        queued: &Queued,
+        outcome: Result<(), AppendError>,
+    ) -> Result<(), Refusal> {
+        match outcome {
+            // It is in the journal, but an earlier one is not: it must not be acknowledged before that one.
+            Ok(()) if queued.num_fallbacks != window.num_fallbacks() => Err(Refusal::AfterRefusal),
+            Ok(()) => {
+                self.metrics.events_accepted.inc_by(queued.num_events);
+                for (_, code) in &queued.rejected {
+                    self.metrics
+                        .events_rejected
+                        .get_or_create(&Code {
+                            code: code.as_str(),
+                        })
+                        .inc();
+                }
+                window.make_durable(queued.last_seq);
+                Ok(())
+            }
+            Err(AppendError::Full { .. }) => {
+                window.fall_back();
+                Err(Refusal::JournalFull)
+            }
+            Err(_) => Err(Refusal::JournalGone),
+        }
+    }
+
+    /// Counts a BUSY.
+    pub fn count_refusal(&self, refusal: Refusal) {
+        self.metrics
+            .busy
+            .get_or_create(&Reason {
+                reason: refusal.as_str(),
+            })
+            .inc();
+    }
+
+    /// The time from a frame's arrival to its ACK.
+    pub fn observe_ack(&self, read_at: Instant) {
+        self.metrics
+            .ack_latency
+            .observe(read_at.elapsed().as_secs_f64());
+    }
+}
+
+/// Decoded events with their verdicts.
+struct Checked<'a> {
+    num_events: u32,
+    rejected: Vec<Rejected>,
+    events: &'a [u8],
+}
+
+impl<'a> Checked<'a> {
+    /// Leaves out events that were taken before.
+    fn without_first(self, num_known: u64) -> Self {
+        let num_known = u32::try_from(num_known)
+            .unwrap_or(u32::MAX)
+            .min(self.num_events);
+        if num_known == 0 {
+            return self;
+        }
+        let mut known = crate::frame::EventIter::new(self.events, self.num_events);
+        let known_bytes: usize = (&mut known)
+            .take(num_known as usize)
+            .flatten()
+            .map(|event| event.encoded.len())
+            .sum();
+        let rejected = self
+            .rejected
+            .into_iter()
+            .filter(|rejected| rejected.index >= num_known);
+        Checked {
+            num_events: self.num_events - num_known,
+            rejected: rejected
+                .map(|r| Rejected {
+                    index: r.index - num_known,
+                    ..r
+                })
+                .collect(),
+            events: self.events.get(known_bytes..).unwrap_or_default(),
+        }
+    }
+}

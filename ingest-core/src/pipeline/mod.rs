@@ -1,0 +1,27 @@
+//! The recipe of an event: frame -> checked -> durable -> acknowledged -> stored.
+//!
+//! ```text
+//! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who)
+//! journal  one write and one fdatasync for all that wait; then the ACK
+//! drain    entries become a `Batch`, sorted; the sink stores it with the cursor, in one transaction
+//! ```
+//!
+//! Invariants:
+//! - nothing is acknowledged before the journal said that it is durable;
+//! - an event is in the database once: the drain stores what no (device, epoch) range holds, and adds its own ranges
+//!   in the same transaction;
+//! - journal bytes are freed after the transaction that stored them was confirmed, or was found in the cursor.
+//!
+//! Absent on purpose: sockets (`inbound`), SQL (`outbound`).
+
+pub mod batch;
+pub mod circuit;
+pub mod clock;
+pub mod drain;
+pub mod entry;
+pub mod intake;
+pub mod lane;
+pub mod ports;
+pub mod ranges;
+pub mod registry;
+pub mod window;

@@ -1,0 +1,73 @@
+//! What the pipeline asks of the world behind it.
+
+use super::batch::Batch;
+
+/// How far a journal was stored, as the database says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredCursor {
+    pub generation: u64,
+    pub position: u64,
+}
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// Committed by this call.
+    Stored(Stored),
+    /// An earlier call had committed it; its answer was lost on the way.
+    WasStored,
+    /// The database's cursor stands elsewhere: begin again from there.
+    Moved,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub num_rows: usize,
+    /// Events left out because the database had them.
+    pub num_already_stored: usize,
+    /// By code, for the metrics.
+    pub dead_letters: Vec<(&'static str, usize)>,
+}
+
+/// The database did not take a batch, and not for its content: it is away, or not as it should be. Nothing of the
+/// batch was stored, or its outcome is unknown; the next call finds out.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    #[error("database is away: {0}")]
+    Away(String),
+    #[error("no answer from the database within {0:?}")]
+    Deadline(std::time::Duration),
+    #[error("database refuses for a reason that is not the data; an operator must mend it: {0}")]
+    Misconfigured(String),
+}
+
+/// Where batches go. One for each lane, used by one task.
+pub trait Sink: Send + 'static {
+    /// What of a batch can be prepared while another is being stored, and what that takes.
+    type Form: Send + 'static;
+    type FormSettings: Clone + Send + 'static;
+
+    fn form_settings(&self) -> Self::FormSettings;
+
+    fn form(settings: &Self::FormSettings, batch: &Batch) -> Self::Form;
+
+    /// Reads the cursor; makes it at `initial` when there is none.
+    fn cursor(
+        &mut self,
+        initial: StoredCursor,
+    ) -> impl Future<Output = Result<StoredCursor, SinkError>> + Send;
+
+    /// Sets the cursor, when journal and database have parted (see `drain`).
+    fn reset_cursor(
+        &mut self,
+        to: StoredCursor,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Stores a batch and moves the cursor from `batch.start` to `batch.end`, in one transaction.
+    fn store(
+        &mut self,
+        generation: u64,
+        batch: &mut Batch,
+        form: Self::Form,
+    ) -> impl Future<Output = Result<StoreOutcome, SinkError>> + Send;
+}
