@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from hse.adapters.postgres.engine import create_engine
+from hse.adapters.postgres.engine import create_engine, transaction
 from hse.adapters.postgres.migrate import upgrade
 
 
@@ -36,11 +36,20 @@ def timescale_server_url() -> str:
     return url
 
 
+@contextmanager
+def timescale_database(server_url: str) -> Iterator[str]:
+    """A new migrated database whose jobs run when a test runs them: the scheduler's own run would come in between."""
+    with empty_database(server_url) as url:
+        upgrade(url, storage="timescaledb")
+        with transaction(url) as connection:
+            connection.execute(sa.text("select _timescaledb_functions.stop_background_workers()"))
+        yield url
+
+
 @pytest.fixture(scope="session")
 def shared_timescale_url(timescale_server_url: str) -> Iterator[str]:
-    """One migrated TimescaleDB database for the tests that only add rows of their own devices: making one takes seconds."""
-    with empty_database(timescale_server_url) as url:
-        upgrade(url, storage="timescaledb")
+    """One TimescaleDB database for the tests that only add rows of their own devices: making one takes seconds."""
+    with timescale_database(timescale_server_url) as url:
         yield url
 
 

@@ -9,8 +9,7 @@ import sqlalchemy as sa
 
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
-from hse.adapters.postgres.migrate import upgrade
-from tests.storage.conftest import empty_database
+from tests.storage.conftest import timescale_database
 from tests.storage.drain import Reading, drain
 
 DAY = timedelta(days=1)
@@ -18,8 +17,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def own_engine(timescale_server_url: str) -> Iterator[sa.Engine]:
-    with empty_database(timescale_server_url) as url:
-        upgrade(url)
+    with timescale_database(timescale_server_url) as url:
         engine = create_engine(url)
         yield engine
         engine.dispose()
