@@ -40,6 +40,9 @@ pub const EXIT_STOPPED: i32 = 0;
 /// Exit code of a node that cannot keep its promise: fsync failed, or the journal cannot be read.
 pub const EXIT_FATAL: i32 = 70;
 
+/// A start waits this long for the database, to tell devices what is stored; then the snapshot must do.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What every connection and task of a node shares.
 pub struct Node {
     pub config: Config,
@@ -92,11 +95,27 @@ impl Node {
         self.metrics.drain_lag.set(lag.as_secs_f64());
     }
 
+    fn snapshot_path(&self) -> PathBuf {
+        snapshot_path(&self.config)
+    }
+
+    /// Writes down who may connect and how far each was heard, for a start without the database.
+    fn save_snapshot(&self) {
+        self.registry.note_watermarks(&self.sessions.watermarks());
+        if let Err(error) = self.registry.save(&self.snapshot_path()) {
+            warn!(%error, "a start without the database would use the older snapshot");
+        }
+    }
+
     fn is_drained(&self) -> bool {
         self.lanes
             .iter()
             .all(|lane| lane.journal.stats().undrained_bytes == 0)
     }
+}
+
+fn snapshot_path(config: &Config) -> PathBuf {
+    config.data_dir.join("registry.snapshot")
 }
 
 /// Why a node cannot start. Each says what to do.
@@ -170,8 +189,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let database = Database::new(&config.database_url)?;
     let metrics = Arc::new(Metrics::default());
     let registry = Arc::new(DeviceRegistry::default());
-    let snapshot = config.data_dir.join("registry.snapshot");
-    if let Err(error) = registry.restore(&snapshot) {
+    if let Err(error) = registry.restore(&snapshot_path(&config)) {
         warn!(%error, "starting without the snapshot");
     }
     let sessions = Sessions::default();
@@ -188,7 +206,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     });
     let stop_outbound = CancellationToken::new();
     let drains = start_drains(&node, lanes, &database, &stop_outbound);
-    let followers = start_followers(&node, &database, snapshot, &stop_outbound);
+    let first_attempt = CancellationToken::new();
+    let followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
+    // A silent database is waited for a moment only; one that refuses is known at once.
+    let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
     let connections = TaskTracker::new();
     let ports = doors.serve(&node, &connections);
     info!(?ports, devices = node.registry.len(), "ingest node serves");
@@ -379,14 +400,15 @@ fn host_name() -> String {
 fn start_followers(
     node: &Arc<Node>,
     database: &Database,
-    snapshot: PathBuf,
+    first_attempt: &CancellationToken,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let cutting = Arc::clone(node);
     let follower = RegistryFollower {
         database: database.clone(),
         registry: Arc::clone(&node.registry),
-        snapshot,
+        snapshot: node.snapshot_path(),
+        first_attempt: first_attempt.clone(),
         metrics: Arc::clone(&node.metrics),
         cut: move |ids: Vec<Uuid>| cutting.sessions.revoke(&ids),
     };
@@ -536,6 +558,7 @@ impl Running {
             // A panic was logged where it happened.
             let _ = follower.await;
         }
+        self.node.save_snapshot();
         let mut exit_code = EXIT_STOPPED;
         for lane in &self.node.lanes {
             let closing = lane.journal.close();

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::sessions::{EndReason, Session};
+use super::sessions::{EndReason, Session, TakeOverError};
 use super::wire::Wire;
 use crate::config::{BUSY_RETRY_AFTER, FRAME_BYTES_MAX_BEFORE_HELLO, WRITE_TIMEOUT};
 use crate::event::RejectCode;
@@ -45,6 +45,17 @@ impl From<io::Error> for End {
 impl From<FrameError> for End {
     fn from(error: FrameError) -> Self {
         Self::Error(error.code(), error.to_string())
+    }
+}
+
+impl From<TakeOverError> for End {
+    fn from(error: TakeOverError) -> Self {
+        match error {
+            TakeOverError::StaleEpoch(stale) => {
+                Self::Error(ErrorCode::StaleEpoch, stale.to_string())
+            }
+            TakeOverError::Superseded => EndReason::Superseded.into(),
+        }
     }
 }
 
@@ -144,13 +155,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         () = node.stopping.cancelled() => return Err(shutting_down()),
         hello = timeout(hello_timeout, hello(node, wire)) => hello.unwrap_or(Err(late))?,
     };
-    let Some(mut session) = node.sessions.take_over(device_id).await else {
-        return Err(EndReason::Superseded.into());
-    };
-    let last_seq = session
-        .window
-        .resume(epoch, known)
-        .map_err(|stale| End::Error(ErrorCode::StaleEpoch, stale.to_string()))?;
+    let (session, last_seq) = node.sessions.take_over(device_id, epoch, known).await?;
     let config = &node.config;
     wire.queue(&Outgoing::Welcome {
         version: PROTOCOL_VERSION,

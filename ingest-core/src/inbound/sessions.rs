@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::pipeline::window::{SequenceWindow, Watermark};
+use crate::pipeline::window::{SequenceWindow, StaleEpoch, Watermark};
 
 /// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ impl EndSignal {
 struct Device {
     window: Arc<AsyncMutex<SequenceWindow>>,
     current: Option<Arc<EndSignal>>,
+    /// The highest epoch that was said or found; a lower one does not disturb the connection that is.
+    epoch: u64,
 }
 
 /// All devices that were heard since the start, or found in the journal.
@@ -58,28 +60,72 @@ pub struct Session {
     pub end: Arc<EndSignal>,
 }
 
+/// Why a connection does not get its device.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TakeOverError {
+    #[error(transparent)]
+    StaleEpoch(#[from] StaleEpoch),
+    #[error("this device connected again")]
+    Superseded,
+}
+
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Device, foldhash::fast::RandomState>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the device over from the connection that has it, if any, once that one's events are decided.
-    /// None when yet another connection took over meanwhile.
-    pub async fn take_over(&self, device_id: Uuid) -> Option<Session> {
+    /// Takes the device over from the connection that has it, if any, once that one's events are decided. `known` is how
+    /// far the registry says that its events were stored. Returns the session and `last_seq` for its WELCOME.
+    ///
+    /// # Errors
+    /// [`TakeOverError`]: the epoch is below one that was used, or yet another connection took over meanwhile.
+    pub async fn take_over(
+        &self,
+        device_id: Uuid,
+        epoch: u64,
+        known: Watermark,
+    ) -> Result<(Session, u64), TakeOverError> {
         let end = Arc::new(EndSignal::default());
         let window = {
             let mut devices = self.lock();
             let device = devices.entry(device_id).or_default();
+            device.epoch = device.epoch.max(known.epoch);
+            if epoch < device.epoch {
+                return Err(StaleEpoch {
+                    said: epoch,
+                    known: device.epoch,
+                }
+                .into());
+            }
+            device.epoch = epoch;
             if let Some(older) = device.current.replace(Arc::clone(&end)) {
                 older.send(EndReason::Superseded);
             }
             Arc::clone(&device.window)
         };
-        tokio::select! {
+        let mut window = tokio::select! {
             biased;
-            _ = end.received() => None,
-            window = window.lock_owned() => Some(Session { window, end }),
-        }
+            _ = end.received() => return Err(TakeOverError::Superseded),
+            window = window.lock_owned() => window,
+        };
+        let last_seq = window.resume(epoch, known)?;
+        Ok((Session { window, end }, last_seq))
+    }
+
+    /// How far each device's events are durable, as far as no connection is about to change it.
+    pub fn watermarks(&self) -> Vec<(Uuid, Watermark)> {
+        let devices = self.lock();
+        let watermark = |device: &Device| {
+            let window = device.window.try_lock().ok()?;
+            Some(Watermark {
+                epoch: window.epoch(),
+                seq: window.durable(),
+            })
+        };
+        devices
+            .iter()
+            .filter_map(|(id, device)| Some((*id, watermark(device)?)))
+            .collect()
     }
 
     /// Ends the connections of devices that have lost their right.
@@ -97,6 +143,7 @@ impl Sessions {
     pub fn recover(&self, device_id: Uuid, found: Watermark) {
         let mut devices = self.lock();
         let device = devices.entry(device_id).or_default();
+        device.epoch = device.epoch.max(found.epoch);
         if let Ok(mut window) = device.window.try_lock() {
             window.recover(found);
         }
@@ -107,43 +154,57 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    const DEVICE: Uuid = Uuid::from_u128(1);
+
+    async fn take(sessions: &Sessions, epoch: u64) -> Result<Session, TakeOverError> {
+        let taken = sessions
+            .take_over(DEVICE, epoch, Watermark::default())
+            .await;
+        taken.map(|(session, _)| session)
+    }
+
+    fn taking(sessions: &Arc<Sessions>) -> tokio::task::JoinHandle<Option<TakeOverError>> {
+        let sessions = Arc::clone(sessions);
+        tokio::spawn(async move { take(&sessions, 1).await.err() })
+    }
+
     #[tokio::test]
     async fn a_newer_connection_waits_until_the_older_lets_go() {
         let sessions = Arc::new(Sessions::default());
-        let device = Uuid::from_u128(1);
-        let older = sessions.take_over(device).await.unwrap();
-        let newer = tokio::spawn({
-            let sessions = Arc::clone(&sessions);
-            async move { sessions.take_over(device).await.is_some() }
-        });
+        let older = take(&sessions, 1).await.unwrap();
+        let newer = taking(&sessions);
         assert_eq!(older.end.received().await, EndReason::Superseded);
         assert!(!newer.is_finished());
         drop(older);
-        assert!(newer.await.unwrap());
+        assert_eq!(newer.await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn of_two_that_wait_the_newest_wins() {
         let sessions = Arc::new(Sessions::default());
-        let device = Uuid::from_u128(1);
-        let oldest = sessions.take_over(device).await.unwrap();
-        let take = || {
-            let sessions = Arc::clone(&sessions);
-            tokio::spawn(async move { sessions.take_over(device).await.is_some() })
-        };
-        let middle = take();
+        let oldest = take(&sessions, 1).await.unwrap();
+        let middle = taking(&sessions);
         assert_eq!(oldest.end.received().await, EndReason::Superseded);
-        let newest = take();
-        assert!(!middle.await.unwrap());
+        let newest = taking(&sessions);
+        assert_eq!(middle.await.unwrap(), Some(TakeOverError::Superseded));
         drop(oldest);
-        assert!(newest.await.unwrap());
+        assert_eq!(newest.await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_stale_epoch_does_not_disturb_the_connection_that_is() {
+        let sessions = Sessions::default();
+        let live = take(&sessions, 3).await.unwrap();
+        let stale = take(&sessions, 2).await.err();
+        assert_eq!(stale, Some(StaleEpoch { said: 2, known: 3 }.into()));
+        assert!(!live.end.token.is_cancelled());
     }
 
     #[tokio::test]
     async fn a_revoked_device_is_told_so() {
         let sessions = Sessions::default();
-        let session = sessions.take_over(Uuid::from_u128(1)).await.unwrap();
-        sessions.revoke(&[Uuid::from_u128(1), Uuid::from_u128(2)]);
+        let session = take(&sessions, 1).await.unwrap();
+        sessions.revoke(&[DEVICE, Uuid::from_u128(2)]);
         assert_eq!(session.end.received().await, EndReason::Revoked);
     }
 }

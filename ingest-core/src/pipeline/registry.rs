@@ -176,6 +176,24 @@ impl DeviceRegistry {
         cut
     }
 
+    /// Notes how far devices' events are durable here, so that the next snapshot says it.
+    pub fn note_watermarks(&self, watermarks: &[(Uuid, Watermark)]) {
+        let mut guard = self.write();
+        let Some(devices) = guard.as_mut() else {
+            return;
+        };
+        for (id, found) in watermarks {
+            if let Some(device) = devices.get_mut(id) {
+                let latest = Watermark {
+                    epoch: device.epoch,
+                    seq: device.last_seq,
+                }
+                .later(*found);
+                (device.epoch, device.last_seq) = (latest.epoch, latest.seq);
+            }
+        }
+    }
+
     /// Writes the snapshot so that a crash leaves the old one or the new one, readable by its owner only.
     ///
     /// # Errors

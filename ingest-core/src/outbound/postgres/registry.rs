@@ -62,6 +62,8 @@ pub struct RegistryFollower<Cut: Fn(Vec<Uuid>)> {
     pub registry: Arc<DeviceRegistry>,
     pub snapshot: PathBuf,
     pub metrics: Arc<Metrics>,
+    /// Set when the database was read, or could not be, for the first time.
+    pub first_attempt: CancellationToken,
     /// Called with the devices whose open connections have lost their right.
     pub cut: Cut,
 }
@@ -75,6 +77,7 @@ impl<Cut: Fn(Vec<Uuid>)> RegistryFollower<Cut> {
                 () = stop.cancelled() => return,
                 failure = self.follow(&mut delays) => failure,
             };
+            self.first_attempt.cancel();
             warn!(error = %failure, "device registry is not being followed; trying again");
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -109,6 +112,7 @@ impl<Cut: Fn(Vec<Uuid>)> RegistryFollower<Cut> {
         .await?;
         self.read(&client, Changed::All).await?;
         delays.close();
+        self.first_attempt.cancel();
         info!(devices = self.registry.len(), "device registry read");
         let mut reconcile = interval(REGISTRY_RECONCILE_EVERY);
         reconcile.tick().await;

@@ -310,7 +310,7 @@ impl Statements<'_> {
         batch: &Batch,
     ) -> Result<RefusedRows, Error> {
         let mut refused = RefusedRows::new();
-        let mut left: Vec<Range<usize>> = Vec::from([0..batch.num_rows()]);
+        let mut left: Vec<Range<usize>> = Vec::from_iter(std::iter::once(0..batch.num_rows()));
         while let Some(range) = left.pop() {
             let savepoint = transaction.transaction().await?;
             let mut rows = CopyEncoder::new(NUM_EVENT_COLUMNS);
