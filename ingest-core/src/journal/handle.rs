@@ -289,12 +289,12 @@ impl JournalHandle {
         if position <= cursor.position() {
             return Ok(());
         }
-        self.moved(cursor.move_to(position, self.generation()))?;
+        self.or_poison(cursor.move_to(position, self.generation()))?;
         shared.queue.is_freed_up_to(position);
-        self.moved(shared.pool.free_before(position))
+        self.or_poison(shared.pool.free_before(position))
     }
 
-    fn moved(&self, result: io::Result<()>) -> Result<(), FreeError> {
+    fn or_poison(&self, result: io::Result<()>) -> Result<(), FreeError> {
         let directory = || self.0.storage.location().display().to_string();
         result.map_err(|source| match is_out_of_space(&source) {
             true => FreeError::OutOfSpace {

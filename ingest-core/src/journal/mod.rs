@@ -73,7 +73,7 @@ pub use reader::{JournalReader, ReadError, Record};
 pub use recovery::{OpenError, OpenedJournal, RecoveredRecords, StartError};
 pub use repair::{LostStretch, RepairError, RepairReport, repair};
 pub use segment::{SegmentContents, read_segment};
-pub use storage::DirectoryStorage;
+pub use storage::{DirectoryStorage, Storage};
 
 #[cfg(test)]
 mod crash_tests;

@@ -295,6 +295,30 @@ fn a_full_disk_refuses_and_freeing_makes_room() {
 }
 
 #[test]
+fn what_follows_a_refused_record_in_its_group_is_refused_too() {
+    let storage = FakeStorage::new(1);
+    let journal = start(&storage);
+    wait_until(|| journal.stats().num_segments == 2);
+    storage.set_faults(Faults {
+        bytes_max: Some(storage.bytes()),
+        ..Faults::default()
+    });
+    journal.append(vec![0; 4000]).unwrap().wait().unwrap();
+    journal.append(vec![0; 3000]).unwrap().wait().unwrap();
+    let hold = storage.hold();
+    let first = journal.append(vec![1; 40]).unwrap();
+    wait_until(|| storage.num_held() > 0);
+    let others = [40, 3000, 40].map(|len| journal.append(vec![2; len]).unwrap());
+    drop(hold);
+    first.wait().unwrap();
+    assert_eq!(
+        others.map(|ticket| ticket.wait().is_ok()),
+        [true, false, false]
+    );
+    journal.append(vec![3; 40]).unwrap().wait().unwrap();
+}
+
+#[test]
 fn a_journal_that_stops_between_two_segments_on_a_full_disk_opens_again() {
     let storage = FakeStorage::new(1);
     let journal = start(&storage);

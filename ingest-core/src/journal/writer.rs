@@ -89,19 +89,22 @@ impl Writer {
     /// Writes, syncs and answers what of `group` fits into the segment; changes the segment when nothing does.
     fn write_some(&mut self, group: &mut VecDeque<Waiting>) -> Result<(), WriteError> {
         self.wipe_broken_off()?;
-        let started = Instant::now();
-        let rest = self.shared.layout.rest_of(self.position);
+        if self.is_segment_full() {
+            return self.change_segment();
+        }
+        let layout = self.shared.layout;
+        let rest = layout.rest_of(self.position);
         self.buffer.clear();
         let mut num_records = 0;
         for waiting in group.iter() {
-            if self.is_segment_full() || self.buffer.len() as u64 + waiting.bytes_on_disk() > rest {
+            if self.buffer.len() as u64 + waiting.bytes_on_disk() > rest {
                 break;
             }
             record::append_data(
                 &mut self.buffer,
                 &waiting.payload,
                 self.position,
-                self.shared.layout.seed,
+                layout.seed,
             )
             .map_err(io::Error::other)?;
             num_records += 1;
@@ -110,6 +113,7 @@ impl Writer {
             return self.change_segment();
         }
         let mut position = self.position;
+        let started = Instant::now();
         self.write_buffer()?;
         self.observer
             .group_committed(num_records, self.buffer.len(), started.elapsed());
