@@ -52,8 +52,9 @@ pub struct JournalState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalStats {
     pub durable_end: u64,
+    /// Where the cursor stands: the end of the last record that was given up, whatever follows it.
     pub freed_up_to: u64,
-    /// Durable, and not freed.
+    /// Durable and not freed, unless it is no more than a seal.
     pub undrained_bytes: u64,
     /// Appended, and not durable yet.
     pub waiting_bytes: u64,
@@ -140,6 +141,7 @@ struct Inner {
     storage: Arc<dyn Storage>,
     journal_id: Uuid,
     generation: AtomicU64,
+    freed_up_to: AtomicU64,
     /// None when closed: the file may be another process's by then.
     cursor: Mutex<Option<CursorFile>>,
     running: Mutex<Option<Running>>,
@@ -160,7 +162,7 @@ impl JournalHandle {
         let pool = make_pool(&opened, layout, cursor.position())?;
         let file = opened.segment(pool.current())?;
         // A seal alone is nothing to drain.
-        let freed_up_to = match opened.scan.num_data_records {
+        let drained_up_to = match opened.scan.num_data_records {
             0 => position,
             _ => cursor.position(),
         };
@@ -168,7 +170,7 @@ impl JournalHandle {
             .config
             .record_bytes_max
             .min(in_memory(layout.segment_bytes) - HEADER_BYTES);
-        let queue = AppendQueue::new(&opened.config, record_bytes_max, position, freed_up_to);
+        let queue = AppendQueue::new(&opened.config, record_bytes_max, position, drained_up_to);
         let state = watch::Sender::new(JournalState {
             durable_end: position,
             condition: Condition::Running,
@@ -186,6 +188,7 @@ impl JournalHandle {
             storage: opened.storage,
             journal_id: opened.meta.journal_id,
             generation: AtomicU64::new(opened.meta.generation),
+            freed_up_to: AtomicU64::new(cursor.position()),
             cursor: Mutex::new(Some(cursor)),
             running: Mutex::new(Some(running)),
         })))
@@ -261,12 +264,12 @@ impl JournalHandle {
     pub fn stats(&self) -> JournalStats {
         let shared = &self.0.shared;
         let durable_end = self.state().durable_end;
-        let (freed_up_to, waiting_bytes) = shared.queue.freed_and_waiting();
+        let depth = shared.queue.depth();
         JournalStats {
             durable_end,
-            freed_up_to,
-            undrained_bytes: durable_end.saturating_sub(freed_up_to),
-            waiting_bytes,
+            freed_up_to: self.0.freed_up_to.load(Ordering::Acquire),
+            undrained_bytes: depth.undrained_bytes,
+            waiting_bytes: depth.waiting_bytes,
             num_segments: shared.pool.num_segments(),
             num_spare_segments: shared.pool.num_spares() as u64,
         }
@@ -290,7 +293,8 @@ impl JournalHandle {
             return Ok(());
         }
         self.or_poison(cursor.move_to(position, self.generation()))?;
-        shared.queue.is_freed_up_to(position);
+        self.0.freed_up_to.store(position, Ordering::Release);
+        shared.queue.is_drained_up_to(position);
         self.or_poison(shared.pool.free_before(position))
     }
 

@@ -115,10 +115,16 @@ struct QueueState {
     /// Waiting, or in the writer's hands.
     bytes: u64,
     durable_end: u64,
-    freed_up_to: u64,
+    /// Before this there is nothing to drain: the cursor, or past it where only a seal follows.
+    drained_up_to: u64,
     /// True from the high watermark until the low one.
     is_refusing: bool,
     phase: Phase,
+}
+
+pub struct QueueDepth {
+    pub undrained_bytes: u64,
+    pub waiting_bytes: u64,
 }
 
 pub struct AppendQueue {
@@ -140,13 +146,13 @@ impl AppendQueue {
         config: &JournalConfig,
         record_bytes_max: usize,
         durable_end: u64,
-        freed_up_to: u64,
+        drained_up_to: u64,
     ) -> Self {
         let state = QueueState {
             waiting: VecDeque::new(),
             bytes: 0,
             durable_end,
-            freed_up_to,
+            drained_up_to,
             is_refusing: false,
             phase: Phase::Open,
         };
@@ -219,14 +225,17 @@ impl AppendQueue {
         state.bytes = state.bytes.saturating_sub(bytes);
     }
 
-    pub fn is_freed_up_to(&self, position: u64) {
+    pub fn is_drained_up_to(&self, position: u64) {
         let mut state = locked(&self.state);
-        state.freed_up_to = state.freed_up_to.max(position);
+        state.drained_up_to = state.drained_up_to.max(position);
     }
 
-    pub fn freed_and_waiting(&self) -> (u64, u64) {
+    pub fn depth(&self) -> QueueDepth {
         let state = locked(&self.state);
-        (state.freed_up_to, state.bytes)
+        QueueDepth {
+            undrained_bytes: state.undrained_bytes(),
+            waiting_bytes: state.bytes,
+        }
     }
 
     /// Nothing more is taken; what waits is still written.
@@ -254,13 +263,17 @@ impl AppendQueue {
 }
 
 impl QueueState {
+    fn undrained_bytes(&self) -> u64 {
+        self.durable_end.saturating_sub(self.drained_up_to)
+    }
+
     fn admit(&mut self, bytes: u64, limits: &Limits) -> Result<(), AppendError> {
         match self.phase {
             Phase::Open => {}
             Phase::Closing => return Err(AppendError::Closed),
             Phase::Poisoned => return Err(AppendError::Poisoned),
         }
-        let undrained = self.durable_end.saturating_sub(self.freed_up_to) + self.bytes;
+        let undrained = self.undrained_bytes() + self.bytes;
         self.is_refusing &= undrained > limits.resume_bytes;
         self.is_refusing |= undrained + bytes > limits.bytes_max;
         if self.is_refusing {

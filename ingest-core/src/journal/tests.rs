@@ -484,6 +484,11 @@ fn a_drained_and_closed_journal_has_nothing_undrained() {
     journal.close();
     let journal = start(&storage);
     assert_eq!(journal.stats().undrained_bytes, 0);
+    assert_eq!(
+        journal.stats().freed_up_to,
+        end,
+        "what the database knows, not past the seal"
+    );
     let mut reader = journal.reader(end);
     assert!(reader.next_batch(1000).unwrap().is_empty());
     assert_eq!(reader.position(), journal.state().durable_end);
