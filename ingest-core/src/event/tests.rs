@@ -357,6 +357,26 @@ fn reject_codes_have_stable_numbers_and_names() {
     assert_eq!(RejectCode::ALL.len(), expected.len());
 }
 
+#[test]
+fn a_declared_length_beyond_the_bytes_is_refused_before_anything_is_read_for_it() {
+    use msgpack::{MsgpackError, Reader, Token};
+    for head in [
+        &b"\xdd\xff\xff\xff\xff\x01"[..],
+        b"\xdf\x80\x00\x00\x00\x01",
+        b"\x92\x01",
+        b"\x81\x01",
+        b"\xdc\x00\x02\x01",
+    ] {
+        assert_eq!(
+            Reader::new(head).token(),
+            Err(MsgpackError::Truncated),
+            "{head:02x?}"
+        );
+    }
+    assert_eq!(Reader::new(b"\x92\x01\x01").token(), Ok(Token::Array(2)));
+    assert_eq!(Reader::new(b"\x81\x01\x01").token(), Ok(Token::Map(1)));
+}
+
 /// What JSON can hold, with the MessagePack that carries it.
 fn json_value() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
