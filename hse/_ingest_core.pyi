@@ -22,4 +22,10 @@ class Core:
         """Wait for the end and return the exit code: 0 when drained or kept in the journal, 70 when the journal failed."""
 
 def inspect_journal(path: str) -> str:
-    """Read a journal directory that no process has open and describe it as JSON."""
+    """Describe the journal in a directory as JSON, changing nothing; a core may be running on it."""
+
+def repair_journal(path: str) -> str:
+    """Give up what cannot be read of the journal in a directory, keep the rest, and tell which is which as JSON.
+
+    Raises RuntimeError when a core is running on it, or when it is beyond repair.
+    """

@@ -1,6 +1,8 @@
 """`hse doctor`: what is missing or wrong on this machine, and how to mend each."""
 
+import importlib
 import importlib.util
+import json
 import os
 import resource
 import shutil
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import typer
@@ -64,6 +67,7 @@ def doctor(data_dir: DataDir = None) -> None:
         _ports,
         lambda _: _database(data_dir),
         lambda _: _clock(data_dir),
+        lambda _: _journal(data_dir, data_dir_of(settings)),
     ]
     findings = [check(settings) for check in checks]
     for finding in findings:
@@ -218,3 +222,49 @@ def _clock(data_dir: Path | None) -> Finding:
     return Finding(
         what=what, is_well=skew <= CLOCK_SKEW_MAX, detail=f"{skew.total_seconds():.3f} s from the database's", mend=mend
     )
+
+
+def _journal(data_dir: Path | None, directory: Path) -> Finding:
+    """The database's cursor lies between the journal's own and its end, unless one of them is not the other's."""
+    what = "journal"
+    lanes = sorted((directory / "journal").glob("lane-*"))
+    if not lanes or importlib.util.find_spec("hse._ingest_core") is None:
+        return Finding(what=what, is_well=True, detail=f"none to read in {directory}")
+    core = importlib.import_module("hse._ingest_core")
+    try:
+        with transaction(place_of(data_dir).database_url) as connection:
+            stored = {
+                str(row.journal_id): row.position
+                for row in connection.execute(sa.text("select journal_id, position from ingest_cursor"))
+            }
+    except (NotRunning, sa.exc.SQLAlchemyError):
+        stored = {}
+    for lane in lanes:
+        try:
+            journal = json.loads(core.inspect_journal(str(lane)))
+        except (OSError, ValueError, RuntimeError) as error:
+            return Finding(what=what, is_well=False, detail=str(error), mend="see `hse journal inspect`")
+        disagreement = disagreement_of(journal, stored.get(journal["journal_id"]))
+        if disagreement is not None:
+            mend = "bring back the database or the data directory that belongs to the other, from the same time"
+            return Finding(what=what, is_well=False, detail=f"{lane}: {disagreement}", mend=mend)
+    return Finding(
+        what=what,
+        is_well=True,
+        detail=f"{len(lanes)} lane(s), in agreement with the database" if stored else f"{len(lanes)} lane(s)",
+    )
+
+
+def disagreement_of(journal: dict[str, Any], stored_position: int | None) -> str | None:
+    """Say why an inspected journal and the position that the database holds for it cannot belong together."""
+    state = journal["tail"]["state"]
+    if state not in ("sealed", "open", "torn"):
+        return f"its tail is {state}; the core refuses to open it: `hse journal inspect` says where"
+    if stored_position is None:
+        return None
+    freed_to, end = journal["cursor"]["position"], journal["end"]
+    if stored_position > end:
+        return f"the database has stored up to {stored_position}, and the journal ends at {end}: it is an older copy"
+    if stored_position < freed_to:
+        return f"the journal was freed up to {freed_to}, and the database has {stored_position}: it is an older copy"
+    return None

@@ -103,7 +103,8 @@ class Device:
 
     async def _report(self, connection: DeviceConnection) -> None:
         # The core may know less than was acknowledged here, when another node took it, and more, when an ACK was lost.
-        self._took(max(connection.welcome.last_seq, self.acknowledged_seq))
+        self.acknowledged_seq = max(connection.welcome.last_seq, self.acknowledged_seq)
+        self.source.forget(self.acknowledged_seq)
         self._next_seq = self.acknowledged_seq + 1
         self._inflight.clear()
         self._resume_at = 0.0

@@ -143,8 +143,16 @@ def read_series(meter: Meter) -> Series:
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[datetime, float, str]]:
-    """Yield time, value and the value's column. Times without an offset are UTC; empty values are left out."""
+@functools.cache
+def _rows(path: Path) -> tuple[tuple[datetime, float, str], ...]:
+    """Return time, value and the value's column. Times without an offset are UTC; empty values are left out.
+
+    Several meters share a temperature file, hence the cache.
+    """
+    return tuple(_parsed(path))
+
+
+def _parsed(path: Path) -> Iterator[tuple[datetime, float, str]]:
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         *_, time_column, value_column = range(len(header := next(rows)))

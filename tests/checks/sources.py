@@ -33,4 +33,5 @@ def name(path: Path) -> str:
 
 def is_rust_test(path: Path) -> bool:
     """Whether a Rust file holds tests only."""
-    return path.name == "tests.rs" or "tests" in path.relative_to(ROOT).parts
+    is_named_so = path.stem == "testing" or path.stem.split("_")[-1] == "tests"
+    return is_named_so or "tests" in path.relative_to(ROOT).parts

@@ -1,0 +1,153 @@
+"""`hse up` as a user runs it: real processes from start to drain, restarts, and what a second run finds."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from hse.supervision.machine import answers_ok
+from hse.supervision.readings import parse_core
+from tests.conftest import wait_until
+
+# Everything together, on a machine that may be busy.
+READY_SECONDS = 90.0
+DRAIN_SECONDS = 60.0
+
+
+def hse(data_dir: Path, *arguments: str) -> Any:
+    """Run a command on the running machine and return the JSON that it prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
+    command = [sys.executable, "-m", "hse", *arguments, "--data-dir", str(data_dir), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def up(data_dir: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """Run `hse up` until ready; stop it afterwards if the test has not."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
+    command = [sys.executable, "-m", "hse", "up", "--data-dir", str(data_dir), "--ports", "auto", "--json", *arguments]
+    log = data_dir.with_suffix(".log")
+    with log.open("a") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            yield process, json.loads(line)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(DRAIN_SECONDS)
+
+
+def published(data_dir: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((data_dir / "up.json").read_text())
+    return value
+
+
+def num_events(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select count(*) from device_events").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_runs_drains_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with up(data_dir, "--replay-speed", "1000000") as (process, told):
+        assert set(told) == {"ports", "database_url", "redis_url", "data_dir", "pids"}
+        assert set(told["ports"]) == {"hdp", "ingest_http", "postgres", "redis"}
+        assert set(told["pids"]) == {"postgres", "valkey", "worker", "ingest", "simulator"}
+        assert published(data_dir) == told
+        wait_until(lambda: num_events(told["database_url"]) > 1000, "readings are rows", seconds=READY_SECONDS)
+        devices = hse(data_dir, "devices", "list")
+        (meter,) = [one["device_id"] for one in devices if one["name"] == "meter-il-electricity-cdd-hdd"]
+        last = hse(data_dir, "events", meter, "--last", "5")
+        assert {event["event_type"] for event in last} <= {"energy", "temperature"}
+        assert len(last) == 5
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DRAIN_SECONDS) == 0
+        assert not (data_dir / "up.json").exists()
+        assert all(is_gone(pid) for pid in told["pids"].values())
+    with up(data_dir, "--no-demo") as (_, told):
+        stored = num_events(told["database_url"])
+        assert stored > 1000
+        with psycopg.connect(told["database_url"]) as connection:
+            twice = connection.execute(
+                "select count(*) from (select 1 from device_events group by time, device_id, event_type having count(*) > 1) d"
+            ).fetchone()
+        assert twice == (0,)
+
+
+@pytest.mark.timeout(300)
+def test_killed_children_come_back_and_are_published_anew(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with up(data_dir, "--no-demo") as (_, told):
+        for name in ("ingest", "postgres", "valkey", "worker"):
+            before = published(data_dir)["pids"][name]
+            os.kill(before, signal.SIGKILL)
+            wait_until(
+                lambda name=name, before=before: published(data_dir)["pids"].get(name, before) != before,  # type: ignore[misc]
+                f"{name} is back",
+                seconds=READY_SECONDS,
+            )
+        readiness = f"http://127.0.0.1:{told['ports']['ingest_http']}/health/readiness"
+        wait_until(lambda: answers_ok(readiness), "the core is ready again", seconds=READY_SECONDS)
+        assert published(data_dir)["ports"] == told["ports"]
+
+
+@pytest.mark.timeout(300)
+def test_nothing_outlives_a_killed_supervisor_and_the_next_one_recovers(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with up(data_dir, "--no-demo") as (process, told):
+        (issued,) = hse(data_dir, "devices", "add", "door")
+        process.kill()
+        process.wait()
+        wait_until(lambda: all(is_gone(pid) for pid in told["pids"].values()), "every child is gone")
+    with up(data_dir, "--no-demo"):
+        assert [one["device_id"] for one in hse(data_dir, "devices", "list")] == [issued["device_id"]]
+
+
+@pytest.mark.timeout(300)
+def test_a_second_one_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with up(data_dir, "--no-demo") as (process, told):
+        second = subprocess.run(
+            [sys.executable, "-m", "hse", "up", "--data-dir", str(data_dir), "--ports", "auto"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert f"process {process.pid}" in second.stderr
+        assert published(data_dir) == told
+
+
+@pytest.mark.timeout(300)
+def test_the_view_finds_its_numbers_in_the_cores_metrics(tmp_path: Path) -> None:
+    import urllib.request
+
+    with up(tmp_path / "data", "--no-demo") as (_, told):
+        with urllib.request.urlopen(f"http://127.0.0.1:{told['ports']['ingest_http']}/metrics") as answer:
+            reading = parse_core(answer.read().decode(), time.monotonic())
+        assert reading.circuit == "closed"
+        assert reading.events_accepted == 0
+        assert reading.journal_segments > 0
+        assert reading.ack_latency[-1][0] == float("inf")
