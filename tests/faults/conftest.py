@@ -1,0 +1,75 @@
+"""One PostgreSQL for the session, which tests may kill; per test a recorder, a checker, devices, and cores that end with it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import Checker
+from tests.faults.core import Core
+from tests.faults.database import Database
+from tests.faults.load import Credentials
+from tests.faults.recorder import Recorder
+
+NewCore = Callable[..., Core]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """The session's PostgreSQL, migrated."""
+    database = Database(tmp_path_factory.mktemp("faults-postgres"))
+    try:
+        asyncio.run(database.create())
+        yield database
+    finally:
+        asyncio.run(database.clean_up())
+
+
+@pytest.fixture
+def database(cluster: Database) -> Database:
+    """The session's PostgreSQL, running, whatever the test before did to it."""
+    asyncio.run(cluster.ensure_running())
+    return cluster
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """The test's record of sends and answers."""
+    made = Recorder(tmp_path / "record")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def checker(recorder: Recorder, database: Database) -> Checker:
+    """The judge of that record."""
+    return Checker(recorder.path, database.url)
+
+
+@pytest.fixture
+def fleet(database: Database) -> list[Credentials]:
+    """Six devices of one organisation."""
+    return database.add_devices(6)
+
+
+@pytest.fixture
+def device(database: Database) -> Credentials:
+    """One device."""
+    return database.add_devices(1)[0]
+
+
+@pytest.fixture
+def new_core(tmp_path: Path, database: Database) -> Iterator[NewCore]:
+    """Make cores, each with a data directory of its own unless one is given; none outlives the test."""
+    made: list[Core] = []
+
+    def make(data_dir: Path | None = None, database_url: str | None = None, **settings: object) -> Core:
+        core = Core(data_dir or tmp_path / f"core-{len(made)}", database_url or database.url, **settings)
+        made.append(core)
+        return core
+
+    yield make
+    for core in made:
+        core.clean_up()
+        print(f"--- the end of {core.log_path.name}\n{core.tail()}")
