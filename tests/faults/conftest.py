@@ -9,8 +9,8 @@ import pytest
 from tests.faults.checker import Checker
 from tests.faults.core import Core
 from tests.faults.database import Database
-from tests.faults.load import Credentials
 from tests.faults.recorder import Recorder
+from tests.faults.wire import Credentials
 
 NewCore = Callable[..., Core]
 

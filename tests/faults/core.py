@@ -141,7 +141,9 @@ class Core:
 
     def tail(self, characters: int = 3000) -> str:
         """Return the end of the log."""
-        return self.log_path.read_text(encoding="utf-8", errors="replace")[-characters:] if self.log_path.exists() else ""
+        return (
+            self.log_path.read_text(encoding="utf-8", errors="replace")[-characters:] if self.log_path.exists() else ""
+        )
 
     def log_lines(self) -> list[str]:
         """Return the whole log."""

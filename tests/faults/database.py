@@ -16,7 +16,7 @@ from hse.embedded.leftovers import processes_on
 from hse.embedded.ports import free_ports
 from hse.embedded.postgres import prepare_postgres
 from tests.faults.conditions import until, until_in_thread
-from tests.faults.load import Credentials
+from tests.faults.wire import Credentials
 
 # fsync may be off: only processes die here, never the machine under this cluster.
 SETTINGS = {"fsync": "off", "shared_buffers": "256MB", "max_connections": "60", "log_min_messages": "fatal"}
@@ -40,13 +40,16 @@ class Database:
         """The TCP port on loopback."""
         return self.server.port
 
-    async def start(self) -> None:
-        """Start the server and wait until it takes connections, after recovery if need be."""
+    def _spawn(self) -> None:
         self.server.clear()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.server.command(), env=self.server.environment(), cwd="/", stdout=log, stderr=log
             )
+
+    async def start(self) -> None:
+        """Start the server and wait until it takes connections, after recovery if need be."""
+        self._spawn()
         await until_in_thread(self.server.is_ready, "PostgreSQL takes connections", seconds=60)
 
     async def create(self) -> None:
@@ -101,7 +104,7 @@ class Database:
     def execute(self, statement: str, parameters: list[object] | None = None) -> list[tuple[object, ...]]:
         """Run one statement in a transaction of its own and return its rows."""
         with psycopg.connect(self.url) as connection:
-            cursor = connection.execute(statement, parameters)  # type: ignore[call-overload]
+            cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def add_devices(self, count: int, *, gateway: Credentials | None = None) -> list[Credentials]:
@@ -110,7 +113,9 @@ class Database:
         with psycopg.connect(self.url) as connection:
             if gateway is None:
                 organization = uuid4()
-                connection.execute("insert into organizations (id, name) values (%s, %s)", [organization, str(organization)])
+                connection.execute(
+                    "insert into organizations (id, name) values (%s, %s)", [organization, str(organization)]
+                )
             else:
                 found = connection.execute("select organization_id from devices where id = %s", [gateway.device_id])
                 ((organization,),) = found.fetchall()
@@ -118,7 +123,13 @@ class Database:
                 cursor.executemany(
                     "insert into devices (id, organization_id, gateway_id, name, token_hash) values (%s, %s, %s, %s, %s)",
                     [
-                        (device.device_id, organization, gateway and gateway.device_id, str(place), token_hash(device.token))
+                        (
+                            device.device_id,
+                            organization,
+                            gateway and gateway.device_id,
+                            str(place),
+                            token_hash(device.token),
+                        )
                         for place, device in enumerate(made)
                     ],
                 )
@@ -135,7 +146,8 @@ class Database:
     def dead_letters_of(self, device: UUID) -> list[tuple[object, ...]]:
         """Return (epoch, seq, code, status, attempts) of a device's dead letters, in order."""
         return self.execute(
-            "select epoch, seq, code, status, attempts from dead_letters where device_id = %s order by epoch, seq, id", [device]
+            "select epoch, seq, code, status, attempts from dead_letters where device_id = %s order by epoch, seq, id",
+            [device],
         )
 
 

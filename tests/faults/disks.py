@@ -85,20 +85,22 @@ class PowerCutDisk:
             image.truncate(self.num_bytes)
         run("mkfs.ext4", "-q", "-F", self.image)
 
+    def _spawn_nbdkit(self, socket: Path) -> None:
+        socket.unlink(missing_ok=True)
+        nbdkit: list[str | Path] = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", socket, "--filter=cache"]
+        self._nbdkit = subprocess.Popen([*nbdkit, "file", self.image, "cache=writeback"], stdin=subprocess.DEVNULL)
+
+    def _spawn_nbdfuse(self, socket: Path) -> None:
+        nbdfuse: list[str | Path] = ["nbdfuse", self.exported, "--unix", socket]
+        with (self.directory / "nbdfuse.log").open("ab") as log:
+            self._nbdfuse = subprocess.Popen(nbdfuse, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
     async def power_on(self) -> None:
         """Attach and mount the disk as the last power cut left it."""
         socket = self.directory / "nbd.sock"
-        socket.unlink(missing_ok=True)
-        self._nbdkit = subprocess.Popen(
-            ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket), "--filter=cache"]
-            + ["file", str(self.image), "cache=writeback"],
-            stdin=subprocess.DEVNULL,
-        )
+        self._spawn_nbdkit(socket)
         await until(socket.exists, "nbdkit listens")
-        with (self.directory / "nbdfuse.log").open("ab") as log:
-            self._nbdfuse = subprocess.Popen(
-                ["nbdfuse", str(self.exported), "--unix", str(socket)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self._spawn_nbdfuse(socket)
         await until(self._is_exported, "nbdfuse shows the disk")
         self.loop = run("losetup", "--find", "--show", "--direct-io=on", self.exported)
         run("mount", "-t", "ext4", self.loop, self.mount_point)

@@ -10,24 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from uuid import UUID
 
 import msgpack
 
 from tests.faults.conditions import until
 from tests.faults.recorder import Recorder, Stream, mark_of
-from tests.faults.wire import ConnectionEnded, Message, Peer, frame
+from tests.faults.wire import ConnectionEnded, Credentials, Message, Peer, frame
 
 RECONNECT_SECONDS = 0.01
 BATCH_KIND = 0x02
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a device needs to connect."""
-
-    device_id: UUID
-    token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +237,7 @@ class Load:
             if device.plan.events_max is None:
                 device.is_producing = False
             device.may_send.set()
-        await until(lambda: self._all_settled(), "all that was sent is acknowledged", seconds=seconds)
+        await until(self._all_settled, "all that was sent is acknowledged", seconds=seconds)
 
     def _all_settled(self) -> bool:
         self._live()

@@ -1,7 +1,7 @@
 """Cut the power under the journal's file system, again and again: `python -m tests.faults.powercut --cuts 100`.
 
-The journal lies on ext4 on a disk with a volatile cache (see `disks`). A cut kills the core and the disk, loses every block that was
-not flushed, and brings both back. Needs root, nbdkit, nbdfuse and loop devices.
+The journal lies on ext4 on a disk with a volatile cache (see `disks`). A cut kills the core and the disk, loses every block
+that was not flushed, and brings both back. Needs root, nbdkit, nbdfuse and loop devices.
 """
 
 import argparse
@@ -74,7 +74,9 @@ async def main(num_cuts: int, seed: int) -> None:
         finally:
             await database.clean_up()
     seconds = time.monotonic() - started
-    print(f"survived {num_cuts} power cuts in {seconds:.0f} s: {record.num_acked} acknowledged events, each stored exactly once")
+    print(
+        f"survived {num_cuts} power cuts in {seconds:.0f} s: {record.num_acked} acknowledged events, each stored exactly once"
+    )
 
 
 if __name__ == "__main__":

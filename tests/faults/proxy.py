@@ -7,8 +7,13 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.faults.conditions import until
+
 CHUNK_BYTES = 1 << 16
-NEGOTIATION_CODES = {80877103, 80877104}  # SSLRequest, GSSENCRequest: answered with one byte, and a start-up message follows
+NEGOTIATION_CODES = {
+    80877103,
+    80877104,
+}  # SSLRequest, GSSENCRequest: answered with one byte, and a start-up message follows
 LENGTH = struct.Struct(">I")
 
 
@@ -142,8 +147,7 @@ class DatabaseProxy:
 
     async def passes(self) -> None:
         """Hold whoever asks while the wire is a black hole."""
-        while self.wire is Wire.BLACKHOLE:
-            await asyncio.sleep(0.02)
+        await until(lambda: self.wire is not Wire.BLACKHOLE, "the black hole lets go", seconds=600)
 
     def takes_a_cut(self) -> bool:
         """Say whether the COMMIT that came is to be cut, and count it."""

@@ -1,7 +1,6 @@
 """System calls that fail, die or dawdle: `strace --inject`, at the start of a core or attached to a running one."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,9 @@ def why_no_strace() -> str | None:
     if shutil.which("strace") is None:
         return "strace is missing: apt-get install strace"
     command = ["strace", "-f", "-o", "/dev/null", "-e", "trace=getcwd", "-e", "inject=getcwd:error=EIO"]
-    probe = subprocess.run([*command, sys.executable, "-S", "-c", "import os; os.getcwd()"], capture_output=True, check=False)
+    probe = subprocess.run(
+        [*command, sys.executable, "-S", "-c", "import os; os.getcwd()"], capture_output=True, check=False
+    )
     if b"Input/output error" in probe.stderr:
         return None
     return f"tracing is not permitted here: {probe.stderr.decode(errors='replace').strip()[-200:]}"
@@ -41,11 +42,27 @@ def counting(calls: str, log: Path) -> list[str]:
     return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", f"trace={calls}"]
 
 
+def spawn(command: list[str]) -> "subprocess.Popen[bytes]":
+    """Start a tracer."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @contextlib.asynccontextmanager
 async def tampering(pid: int, log: Path, calls: str, injection: str) -> AsyncIterator[None]:
     """Tamper with `calls` of a running process while the block runs."""
-    command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{injection}"]
-    tracer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        "strace",
+        "-f",
+        "-p",
+        str(pid),
+        "-o",
+        str(log),
+        "-e",
+        f"trace={calls}",
+        "-e",
+        f"inject={calls}:{injection}",
+    ]
+    tracer = spawn(command)
     try:
         await until(lambda: is_traced_whole(pid), "every thread is traced")
         yield
@@ -57,6 +74,5 @@ async def tampering(pid: int, log: Path, calls: str, injection: str) -> AsyncIte
 
 def is_traced_whole(pid: int) -> bool:
     """Say whether every thread of a process has a tracer."""
-    tasks = Path(f"/proc/{pid}/task")
-    statuses = [tasks / name / "status" for name in os.listdir(tasks)]
+    statuses = [task / "status" for task in Path(f"/proc/{pid}/task").iterdir()]
     return all("TracerPid:\t0\n" not in status.read_text(encoding="ascii") for status in statuses)

@@ -9,9 +9,10 @@ from tests.faults.checker import Checker
 from tests.faults.conditions import until
 from tests.faults.conftest import NewCore
 from tests.faults.database import Database
-from tests.faults.load import Credentials, Load, Plan
+from tests.faults.load import Load, Plan
 from tests.faults.proxy import CommitWatch, DatabaseProxy, Wire
 from tests.faults.recorder import Recorder
+from tests.faults.wire import Credentials
 
 CUTS_IN_A_ROW = 8
 STEADY = Plan(pause_seconds=0.01)

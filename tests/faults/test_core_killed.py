@@ -8,21 +8,23 @@ import pytest
 
 from tests.faults.checker import Checker
 from tests.faults.conftest import NewCore
-from tests.faults.load import Credentials, Load
+from tests.faults.load import Load
 from tests.faults.recorder import Recorder
+from tests.faults.wire import Credentials
 
 NUM_KILLS = int(os.environ.get("HSE_CRASH_KILLS", "50"))
 EVENTS_BETWEEN_KILLS_MAX = 3000
 
 
 @pytest.mark.timeout(120 + 6 * NUM_KILLS)
+@pytest.mark.parametrize(("lanes", "num_kills"), [(1, NUM_KILLS * 4 // 5), (3, NUM_KILLS // 5)])
 async def test_a_core_killed_again_and_again_under_load_loses_and_doubles_nothing(
-    new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker
+    lanes: int, num_kills: int, new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker
 ) -> None:
-    chance = random.Random(NUM_KILLS)
-    core = new_core()
+    chance = random.Random(lanes)
+    core = new_core(lanes=lanes)
     async with Load(core.port, fleet, recorder) as load:
-        for kill in range(NUM_KILLS):
+        for kill in range(num_kills):
             core.start()
             if kill and chance.random() < 0.2:
                 await asyncio.sleep(chance.uniform(0, 0.4))  # somewhere in start-up and recovery
@@ -34,7 +36,7 @@ async def test_a_core_killed_again_and_again_under_load_loses_and_doubles_nothin
         await load.settle()
         await checker.until_stored()
         assert await core.stop() == 0
-    checker.check(acked_min=NUM_KILLS * 10)
+    checker.check(acked_min=num_kills * 10)
 
 
 async def test_a_killed_core_gives_its_first_answer_within_two_seconds(

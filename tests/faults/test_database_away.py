@@ -10,9 +10,9 @@ from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import NewCore
 from tests.faults.core import Core
 from tests.faults.database import Database
-from tests.faults.load import Credentials, Load, Plan
+from tests.faults.load import Load, Plan
 from tests.faults.recorder import Recorder
-from tests.faults.wire import Peer
+from tests.faults.wire import Credentials, Peer
 
 MILLION = 1_000_000
 STEADY = Plan(pause_seconds=0.005)
@@ -83,7 +83,9 @@ async def test_a_million_events_that_arrive_while_the_database_is_away_are_all_s
     new_core: NewCore, database: Database, recorder: Recorder, checker: Checker
 ) -> None:
     fleet = database.add_devices(10)
-    core = new_core(journal_segment_bytes=16 << 20, journal_bytes_max=1 << 30, frame_bytes_max=1 << 20, batch_age_ms_max=200)
+    core = new_core(
+        journal_segment_bytes=16 << 20, journal_bytes_max=1 << 30, frame_bytes_max=1 << 20, batch_age_ms_max=200
+    )
     await core.started()
     await database.kill()
     plan = Plan(events_per_frame=(8000, 8000), events_max=MILLION // len(fleet), frames_in_flight=4)
@@ -108,9 +110,8 @@ async def test_a_core_started_while_the_database_is_away_authenticates_from_its_
         assert await core.started() == "degraded"
         await load.progress(500)
         stranger = await Peer.dial(core.port)
-        answer = await stranger.ask("hello", version=1, device_id=fleet[0].device_id, token=fleet[1].token, epoch=9)
-        assert (answer.name, answer["code"]) == ("error", "auth_failed")
-        await stranger.close()
+        await stranger.send("hello", **Credentials(fleet[0].device_id, fleet[1].token).hello())
+        assert await stranger.refused() == "auth_failed"
         await core.kill()
         assert await core.started() == "degraded"
         await load.progress(500)
@@ -130,7 +131,5 @@ async def test_a_core_that_never_saw_its_registry_is_not_ready_until_the_databas
     assert await asyncio.to_thread(core.get, "/health/liveness") == (200, core.get("/health/liveness")[1])
     await database.start()
     assert await core.ready() == "ready"
-    peer = await Peer.dial(core.port)
-    answer = await peer.ask("hello", version=1, device_id=device.device_id, token=device.token, epoch=1)
-    assert answer.name == "welcome"
+    peer = await Peer.join(core.port, device)
     await peer.close()

@@ -10,9 +10,10 @@ from tests.faults.conditions import until
 from tests.faults.conftest import NewCore
 from tests.faults.database import Database
 from tests.faults.disks import fill, small_disk, why_no_mount
-from tests.faults.load import Credentials, Load, Plan
+from tests.faults.load import Load, Plan
 from tests.faults.proxy import DatabaseProxy, Wire
 from tests.faults.recorder import Recorder, read_record
+from tests.faults.wire import Credentials
 
 pytestmark = pytest.mark.skipif(why_no_mount() is not None, reason=why_no_mount() or "")
 

@@ -14,14 +14,27 @@ from tests.faults.checker import Checker
 from tests.faults.conditions import until
 from tests.faults.conftest import NewCore
 from tests.faults.core import EXIT_POISONED, Core
-from tests.faults.load import Credentials, Load, Plan
+from tests.faults.database import Database
+from tests.faults.load import Load, Plan
 from tests.faults.recorder import Recorder
 from tests.faults.strace import counting, dying_at, tampering, why_no_strace
-from tests.faults.wire import ConnectionEnded, Peer
+from tests.faults.wire import Credentials, Peer
 
 pytestmark = pytest.mark.skipif(why_no_strace() is not None, reason=why_no_strace() or "")
 
-CALLS = ["write", "pwrite64", "pwritev", "fdatasync", "fsync", "rename", "renameat2", "unlink", "unlinkat", "ftruncate", "fallocate"]
+CALLS = [
+    "write",
+    "pwrite64",
+    "pwritev",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "ftruncate",
+    "fallocate",
+]
 IS_EVERY_N = os.environ.get("HSE_SYSCALL_DEATHS") == "all"
 FIRST_DEATHS = 20
 DEATHS_MAX = 2000
@@ -48,6 +61,11 @@ async def count_calls(core: Core, load: Load, log: Path) -> Counter[str]:
     core.start(counting(",".join(CALLS), log))
     await until(lambda: load.num_acked >= goal, "the run ends", seconds=60)
     await core.kill()
+    return most_of_a_thread(log)
+
+
+def most_of_a_thread(log: Path) -> Counter[str]:
+    """Count a log's calls, each by the thread that made most of them."""
     by_thread = Counter(re.findall(r"^(\d+) +(\w+)\(", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
     most: Counter[str] = Counter()
     for (_, call), number in by_thread.items():
@@ -87,49 +105,37 @@ async def test_a_core_that_dies_at_any_call_that_changes_its_files_loses_and_dou
 
 @pytest.mark.parametrize("times", ["1", "1+"], ids=["once", "from now on"])
 async def test_after_a_failed_fdatasync_nothing_is_acknowledged_and_the_process_ends(
-    times: str, new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker, tmp_path: Path
+    times: str,
+    new_core: NewCore,
+    database: Database,
+    fleet: list[Credentials],
+    recorder: Recorder,
+    checker: Checker,
+    tmp_path: Path,
 ) -> None:
     core = new_core()
     await core.started()
     async with Load(core.port, fleet[1:], recorder) as load:
         await load.progress(1000)
         await load.settle()
-        peer = await Peer.dial(core.port)
-        last = fleet[0]
-        assert (await peer.ask("hello", version=1, device_id=last.device_id, token=last.token, epoch=1)).name == "welcome"
-        await peer.send("events", first_seq=1, events=[{"type": "before"}])
-        assert (await peer.receive()).name == "ack"
+        peer = await Peer.join(core.port, fleet[0])
+        await peer.acked(1, {"type": "before"})
         async with tampering(core.process.pid, tmp_path / "strace", "fdatasync,fsync", f"error=EIO:when={times}"):
-            await peer.send("events", first_seq=2, events=[{"type": "after"}])
-            heard = await everything(peer)
+            await peer.send_events(2, {"type": "after"})
+            heard = [message.name for message in await peer.everything()]
             assert await core.ended() == EXIT_POISONED, core.tail()
         assert "INJECTED" in (tmp_path / "strace").read_text(encoding="utf-8")
-        assert not any(name == "ack" for name in heard), f"acknowledged after a failed fdatasync: {heard}"
+        assert "ack" not in heard, f"acknowledged after a failed fdatasync: {heard}"
         await core.started()
-        for device in load.devices:
-            device.is_producing = True
-            device.may_send.set()
-        await load.progress(1000)
-        again = await Peer.dial(core.port)
-        answer = await again.ask("hello", version=1, device_id=last.device_id, token=last.token, epoch=1)
-        assert answer.number("last_seq") in {1, 2}
-        ack = await again.ask("events", first_seq=2, events=[{"type": "after"}])
-        assert (ack.name, ack["seq"]) == ("ack", 2)
+        again = await Peer.join(core.port, fleet[0])
+        assert again.last_seq in {1, 2}
+        await again.acked(2, {"type": "after"})
         await again.close()
         await load.settle()
         await checker.until_stored()
         assert await core.stop() == 0
-    checker.check(acked_min=2000)
-
-
-async def everything(peer: Peer) -> list[str]:
-    """Return the names of all messages until the connection ends."""
-    names = []
-    try:
-        while True:
-            names.append((await peer.receive(seconds=20)).name)
-    except ConnectionEnded:
-        return names
+    checker.check(acked_min=1000)
+    assert [event[1] for event in database.events_of(fleet[0].device_id)] == ["before", "after"]
 
 
 async def test_a_welcome_waits_until_what_the_older_connection_had_in_flight_is_decided(
@@ -137,17 +143,15 @@ async def test_a_welcome_waits_until_what_the_older_connection_had_in_flight_is_
 ) -> None:
     core = new_core()
     await core.started()
-    hello = {"version": 1, "device_id": device.device_id, "token": device.token, "epoch": 1}
-    older, newer = await Peer.dial(core.port), await Peer.dial(core.port)
-    assert (await older.ask("hello", **hello)).name == "welcome"
+    older, newer = await Peer.join(core.port, device), await Peer.dial(core.port)
     async with tampering(core.process.pid, tmp_path / "strace", "fdatasync,fsync", "delay_enter=700000"):
-        await older.send("events", first_seq=1, events=[{"type": "t", "value": seq} for seq in range(1, 6)])
+        await older.send_events(1, *[{"type": "t", "value": seq} for seq in range(1, 6)])
         # The frame is in the journal's hands as soon as its sync has begun, which now takes long.
         traced = tmp_path / "strace"
         await until(lambda: "sync(" in traced.read_text(encoding="utf-8"), "the sync of the frame began")
-        welcome = await newer.ask("hello", **hello)
+        welcome = await newer.ask("hello", **device.hello())
     assert welcome.number("last_seq") == 5
-    heard = await everything(older)
+    heard = [message.name for message in await older.everything()]
     assert heard[-1] == "error"
     assert set(heard[:-1]) <= {"ack"}
     await newer.close()

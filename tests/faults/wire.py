@@ -46,6 +46,18 @@ class ConnectionEnded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a device needs to connect."""
+
+    device_id: UUID
+    token: str
+
+    def hello(self, epoch: int = 1) -> dict[str, object]:
+        """Return the fields of this device's HELLO."""
+        return {"version": 1, "device_id": self.device_id, "token": self.token, "epoch": epoch}
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of either side."""
 
@@ -132,6 +144,24 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self.form = form
+        self.last_seq = 0  # as WELCOME said
+
+    @classmethod
+    async def join(
+        cls,
+        port: int,
+        device: Credentials,
+        *,
+        epoch: int = 1,
+        form: Form = "frames",
+        tls: ssl.SSLContext | None = None,
+    ) -> Self:
+        """Connect and be welcomed."""
+        peer = await cls.dial(port, form, tls)
+        answer = await peer.ask("hello", **device.hello(epoch))
+        assert answer.name == "welcome", answer
+        peer.last_seq = answer.number("last_seq")
+        return peer
 
     @classmethod
     async def dial(cls, port: int, form: Form = "frames", tls: ssl.SSLContext | None = None) -> Self:
@@ -171,6 +201,35 @@ class Peer:
         """Send one message and return the next answer."""
         await self.send(name, **fields)
         return await self.receive()
+
+    async def send_events(self, first_seq: int, *events: Event) -> None:
+        """Send one EVENTS frame."""
+        await self.send("events", first_seq=first_seq, events=list(events))
+
+    async def acked(self, first_seq: int, *events: Event) -> Message:
+        """Send one EVENTS frame and return its ACK, which must be for its last event."""
+        await self.send_events(first_seq, *events)
+        answer = await self.receive()
+        assert (answer.name, answer["seq"]) == ("ack", first_seq + len(events) - 1), answer
+        return answer
+
+    async def refused(self) -> str:
+        """Return the code of the ERROR that comes next, after which the connection must end."""
+        answer = await self.receive()
+        assert answer.name == "error", answer
+        assert isinstance(answer["message"], str), answer
+        await self.ended()
+        await self.close()
+        return str(answer["code"])
+
+    async def everything(self, *, seconds: float = 20.0) -> list[Message]:
+        """Return all messages until the connection ends."""
+        heard = []
+        try:
+            while True:
+                heard.append(await self.receive(seconds=seconds))
+        except ConnectionEnded:
+            return heard
 
     async def ended(self, *, seconds: float = 10.0) -> None:
         """Wait for the core's close; a further message is an error, since ERROR is always the last frame."""
