@@ -1,16 +1,18 @@
 """One PostgreSQL for the session, which tests may kill; per test a recorder, a checker, devices, and cores that end with it."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.faults.certificates import write_certificate
 from tests.faults.checker import Checker
 from tests.faults.core import Core
 from tests.faults.database import Database
 from tests.faults.recorder import Recorder
-from tests.faults.wire import Credentials
+from tests.faults.wire import Credentials, Peer
 
 NewCore = Callable[..., Core]
 
@@ -73,3 +75,36 @@ def new_core(tmp_path: Path, database: Database) -> Iterator[NewCore]:
     for core in made:
         core.clean_up()
         print(f"--- the end of {core.log_path.name}\n{core.tail()}")
+
+
+@pytest.fixture(scope="module")
+def shared_core_process(cluster: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    """One core for the many small tests of a module, with TLS."""
+    directory = tmp_path_factory.mktemp("shared-core")
+    certificate, key = write_certificate(directory)
+    core = Core(directory / "core", cluster.url, tls_certificate_path=certificate, tls_key_path=key)
+    try:
+        asyncio.run(cluster.ensure_running())
+        asyncio.run(core.started())
+        yield core
+    finally:
+        core.clean_up()
+
+
+@pytest.fixture
+def shared_core(shared_core_process: Core, device: Credentials) -> Core:
+    """The module's core, when it knows the test's device."""
+    asyncio.run(knows(shared_core_process, device))
+    return shared_core_process
+
+
+async def knows(core: Core, device: Credentials) -> None:
+    """Wait until the core's registry has the device; an epoch of 0 leaves its sequence numbers alone."""
+    deadline = time.monotonic() + 3
+    while True:
+        peer = await Peer.dial(core.port)
+        answer = await peer.ask("hello", **device.hello(epoch=0))
+        await peer.close()
+        if answer.name == "welcome":
+            return
+        assert time.monotonic() < deadline, answer

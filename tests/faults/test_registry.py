@@ -16,7 +16,7 @@ FRESH_SECONDS = 2.0
 
 @pytest.fixture
 async def core(new_core: NewCore, device: Credentials) -> Core:
-    assert device
+    assert device.token  # registered before the core starts
     made = new_core()
     await made.started()
     return made

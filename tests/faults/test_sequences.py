@@ -29,7 +29,7 @@ async def stored(database: Database, device: Credentials, *seqs: int) -> None:
 
 @pytest.fixture
 async def core(new_core: NewCore, device: Credentials) -> Core:
-    assert device
+    assert device.token  # registered before the core starts
     made = new_core()
     await made.started()
     return made
