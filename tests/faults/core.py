@@ -64,13 +64,16 @@ class Core:
         # Python's own caches would be written and renamed among the journal's files that tests count.
         return kept | ours | {"PYTHONDONTWRITEBYTECODE": "1"}
 
+    def command(self) -> list[str]:
+        """Return the command that is the core, with this process id and no other."""
+        return [sys.executable, "-m", "hse", "ingest"]
+
     def start(self, wrapper: Sequence[str] = ()) -> None:
         """Start `hse ingest`, behind a `wrapper` command if asked; it dies with this process."""
         assert not self.is_running
-        ingest = [sys.executable, "-m", "hse", "ingest"]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                tethered([*wrapper, *ingest], death_signal=signal.SIGKILL),
+                tethered([*wrapper, *self.command()], death_signal=signal.SIGKILL),
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -82,15 +82,13 @@ class DeviceLoad:
 
     async def session(self) -> None:
         """One connection, from HELLO to its end."""
+        peer = await Peer.dial(self.port)
         if self.sessions and self.random.random() < self.plan.reboot_probability:
             self.acked_before += self.acked
             self.epoch, self.position, self.highest, self.acked = self.epoch + 1, 0, 0, 0
         self.sessions += 1
-        peer = await Peer.dial(self.port)
         try:
-            device, token = self.credentials.device_id, self.credentials.token
-            answer = await peer.ask("hello", version=1, device_id=device, token=token, epoch=self.epoch)
-            self.resume(answer)
+            self.resume(await peer.ask("hello", **self.credentials.hello(self.epoch)))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.receive(peer))
                 group.create_task(self.send(peer))
