@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,15 @@ def fleet(database: Database) -> list[Credentials]:
 def device(database: Database) -> Credentials:
     """One device."""
     return database.add_devices(1)[0]
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_is_left_open() -> AsyncIterator[None]:
+    """Drop the connections that a test left open."""
+    yield
+    for peer in list(Peer.still_open):
+        peer.abort()
+    await asyncio.sleep(0)
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ class DeviceLoad:
         self.acked = 0
         self.acked_before = 0  # events acknowledged in earlier epochs
         self.is_producing = True
+        self.is_over = False  # a task group may swallow a cancellation that meets the end of a connection
         self.in_flight: deque[int] = deque()
         self.may_send = asyncio.Event()
         self.sessions = 0
@@ -73,8 +74,8 @@ class DeviceLoad:
         return None if self.plan.events_max is None else max(0, self.plan.events_max - self.highest)
 
     async def run(self) -> None:
-        """Connect, send, and do it again, until cancelled."""
-        while True:
+        """Connect, send, and do it again, until told that it is over and cancelled."""
+        while not self.is_over:
             try:
                 await self.session()
             except* (OSError, ConnectionEnded, ConnectionOver, TimeoutError):
@@ -96,14 +97,12 @@ class DeviceLoad:
             peer.abort()
 
     def resume(self, answer: Message) -> None:
-        """Go on after what WELCOME says is durable, sending a little of it again: resending is always safe."""
+        """Go on after the higher of what WELCOME and what ACKs said, sending a little of it again: resending is always safe."""
         if answer.name != "welcome":
             self.refused(answer)
         last_seq = answer.number("last_seq")
-        if last_seq < self.acked:
-            self.recorder.broken(self.stream, f"WELCOME knows {last_seq}, but {self.acked} was acknowledged")
         self.promise(last_seq)
-        self.position = max(0, last_seq - self.random.randint(0, self.plan.resend_max))
+        self.position = max(0, self.acked - self.random.randint(0, self.plan.resend_max))
         self.in_flight.clear()
         self.may_send.set()
 
@@ -207,7 +206,8 @@ class Load:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
+        for device, task in zip(self.devices, self._tasks, strict=True):
+            device.is_over = True
             task.cancel()
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):

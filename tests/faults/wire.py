@@ -10,7 +10,7 @@ import ssl
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 from uuid import UUID
 
 import msgpack
@@ -140,11 +140,14 @@ def decode_line(line: bytes) -> Message:
 class Peer:
     """The device's end of one connection."""
 
+    still_open: ClassVar[set["Peer"]] = set()  # for the fixture that leaves none behind a test
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, form: Form) -> None:
         self.reader = reader
         self.writer = writer
         self.form = form
         self.last_seq = 0  # as WELCOME said
+        self.still_open.add(self)
 
     @classmethod
     async def join(
@@ -241,6 +244,7 @@ class Peer:
 
     async def close(self) -> None:
         """Close this end."""
+        self.still_open.discard(self)
         self.writer.close()
         try:
             await asyncio.wait_for(self.writer.wait_closed(), 5)
@@ -249,4 +253,5 @@ class Peer:
 
     def abort(self) -> None:
         """Drop the connection without a goodbye."""
+        self.still_open.discard(self)
         self.writer.transport.abort()
