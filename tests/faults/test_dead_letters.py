@@ -83,18 +83,17 @@ async def test_a_core_killed_while_it_sets_rows_aside_keeps_each_once(
     refusing: Database, new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker
 ) -> None:
     core = new_core()
-    plan = Plan(events_max=1000, events_per_frame=(1, 20), reboot_probability=0)
+    plan = Plan(events_per_frame=(1, 20), pause_seconds=0.005, reboot_probability=0)
     async with Load(core.port, fleet, recorder, plan) as load:
         for _ in range(8):
             core.start()
-            await load.progress(300)
+            await load.progress(700)
             await core.kill()
         await core.started()
         await load.settle()
         await checker.until_stored()
         assert await core.stop() == 0
-    assert checker.check(acked_min=6000).num_acked == 6000
-    for device in fleet:
-        assert [letter[:2] for letter in refusing.dead_letters_of(device.device_id)] == [
-            (1, seq) for seq in REFUSED_SEQS
-        ]
+    checker.check(acked_min=5600)
+    for device in load.devices:
+        letters = refusing.dead_letters_of(device.credentials.device_id)
+        assert [letter[:2] for letter in letters] == [(1, seq) for seq in REFUSED_SEQS if seq <= device.highest]
