@@ -34,6 +34,8 @@ pub struct Wire<S> {
     received: Vec<u8>,
     /// Up to here `received` is used.
     used: usize,
+    /// Up to here it was searched for the end of a line, so that a line let fall byte by byte is searched once.
+    searched: usize,
     json_body: Vec<u8>,
     outgoing: Vec<u8>,
     /// Up to here `outgoing` is written.
@@ -47,6 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             form: Form::Unknown,
             received: Vec::new(),
             used: 0,
+            searched: 0,
             json_body: Vec::new(),
             outgoing: Vec::new(),
             written: 0,
@@ -76,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn give_back(&mut self) {
         self.received.drain(..self.used);
+        self.searched = self.searched.saturating_sub(self.used);
         self.used = 0;
         self.json_body.clear();
         for buffer in [&mut self.received, &mut self.json_body, &mut self.outgoing] {
@@ -108,10 +112,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 frame::decode(raw.kind, raw.body).map(Some)
             }
             Form::JsonLines => {
-                let Some(raw) = json::split_line(unused, frame_bytes_max.min(LINE_BYTES_MAX))?
-                else {
+                let line_bytes_max = frame_bytes_max.min(LINE_BYTES_MAX);
+                let start = self.searched.max(self.used);
+                let has_line_end = self
+                    .received
+                    .get(start..)
+                    .is_some_and(|new| new.contains(&b'\n'));
+                self.searched = self.received.len();
+                if !has_line_end && unused.len() <= line_bytes_max as usize {
+                    return Ok(None);
+                }
+                let Some(raw) = json::split_line(unused, line_bytes_max)? else {
                     return Ok(None);
                 };
+                self.searched = self.used + raw.line_bytes;
                 self.used += raw.line_bytes;
                 let kind = json::line_to_frame(raw.line, &mut self.json_body)?;
                 frame::decode(kind, &self.json_body).map(Some)
@@ -159,5 +173,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The socket's.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_comes_in_pieces_is_one_frame() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut wire = Wire::new(ours);
+        for piece in ["{\"ping\":", "{\"nonce\":7}", "}\n{\"pi"] {
+            assert!(wire.next(4096).unwrap().is_none());
+            theirs.write_all(piece.as_bytes()).await.unwrap();
+            assert!(wire.fill().await.unwrap());
+        }
+        assert!(matches!(
+            wire.next(4096),
+            Ok(Some(Incoming::Ping { nonce: 7 }))
+        ));
+        assert!(wire.next(4096).unwrap().is_none());
+        theirs.write_all(b"ng\":{\"nonce\":8}}\n").await.unwrap();
+        assert!(wire.fill().await.unwrap());
+        assert!(matches!(
+            wire.next(4096),
+            Ok(Some(Incoming::Ping { nonce: 8 }))
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_ends_at_the_limit() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let mut wire = Wire::new(ours);
+        theirs.write_all(&[b'{'; 5000]).await.unwrap();
+        assert!(wire.fill().await.unwrap());
+        assert!(wire.next(4096).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_not_written_again_when_a_flush_is_given_up() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut wire = Wire::new(ours);
+        wire.queue(&Outgoing::Pong { nonce: 1 });
+        wire.queue(&Outgoing::Pong { nonce: 2 });
+        let given_up =
+            tokio::time::timeout(std::time::Duration::from_millis(20), wire.flush()).await;
+        assert!(given_up.is_err());
+        let mut received = [0; 14];
+        let (flushed, read) = tokio::join!(wire.flush(), theirs.read_exact(&mut received));
+        flushed.unwrap();
+        read.unwrap();
+        assert_eq!(received, *b"\0\0\0\x03\x85\x91\x01\0\0\0\x03\x85\x91\x02");
     }
 }
