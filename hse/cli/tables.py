@@ -1,5 +1,6 @@
 """Tables for people: ids are never cut, and a pipe gets whole lines."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -15,5 +16,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    console.print(table)
