@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Core", "inspect_journal", "repair_journal"]
+
 @final
 class Core:
     """Sockets, journal and drain of one ingest process. Started once, stopped once."""
@@ -27,5 +29,5 @@ def inspect_journal(path: str) -> str:
 def repair_journal(path: str) -> str:
     """Give up what cannot be read of the journal in a directory, keep the rest, and tell which is which as JSON.
 
-    Raises RuntimeError when a core is running on it, or when it is beyond repair.
+    Raises OSError when a core is running on it, or when it is beyond repair.
     """

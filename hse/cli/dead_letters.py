@@ -6,13 +6,12 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from hse.adapters.postgres import dead_letters as kept
 from hse.adapters.postgres.engine import transaction
 from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of
+from hse.cli.tables import print_table
 
 app = typer.Typer(help="Dead letters: list, try again, give up.", no_args_is_help=True)
 
@@ -43,14 +42,8 @@ def list_(
     if is_json:
         print(json.dumps([_as_dict(one) for one in found], default=str))
         return
-    table = Table(
-        "id", "device", "epoch", "seq", "received", "code", "status", "attempts", "reason", box=None, header_style="dim"
-    )
-    for one in found:
-        received = one.received_at.isoformat(sep=" ", timespec="seconds")
-        place = (str(one.id), str(one.device_id), str(one.epoch), str(one.seq))
-        table.add_row(*place, received, one.code, one.status, str(one.attempts), one.reason)
-    Console().print(table)
+    headings = ("id", "device", "epoch", "seq", "received", "code", "status", "attempts", "reason")
+    print_table(headings, [_row(one) for one in found])
 
 
 @app.command()
@@ -89,6 +82,12 @@ def _wanted(
     if not (ids or device or code or status or is_all):
         raise typer.BadParameter("name ids, --device, --code or --status, or say --all")
     return kept.DeadLetterFilter(ids=ids or None, device_id=device, code=code, status=status)
+
+
+def _row(one: kept.DeadLetter) -> tuple[str, ...]:
+    received = one.received_at.isoformat(sep=" ", timespec="seconds")
+    numbers = (str(one.id), str(one.device_id), str(one.epoch), str(one.seq))
+    return (*numbers, received, one.code, one.status, str(one.attempts), one.reason)
 
 
 def _as_dict(one: kept.DeadLetter) -> dict[str, object]:

@@ -6,13 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from hse.adapters.postgres import devices as registry
 from hse.adapters.postgres.engine import transaction
 from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of
+from hse.cli.tables import print_table
 from hse.domain.devices.model import IssuedDevice
 from hse.wiring import DEMO_ORGANIZATION
 
@@ -61,12 +60,11 @@ def list_(
         ]
         print(json.dumps(items))
         return
-    table = Table("device", "name", "organisation", "gateway", "enabled", box=None, header_style="dim")
-    for one in found:
-        table.add_row(
-            str(one.device_id), one.name, one.organization, str(one.gateway_id or ""), "yes" if one.is_enabled else "no"
-        )
-    Console().print(table)
+    rows = [
+        (str(one.device_id), one.organization, "yes" if one.is_enabled else "no", str(one.gateway_id or ""), one.name)
+        for one in found
+    ]
+    print_table(("device", "organisation", "enabled", "gateway", "name"), rows)
 
 
 @app.command()

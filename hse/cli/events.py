@@ -6,14 +6,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from hse.adapters.postgres.devices import list_devices
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.telemetry import last_events
 from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of
+from hse.cli.tables import print_table
 from hse.domain.telemetry.model import Event
 
 NAMED_DEVICES_MAX = 100_000
@@ -31,14 +30,14 @@ def events(
     if is_json:
         print(json.dumps([_as_dict(event) for event in found]))
         return
-    table = Table("time (UTC)", "type", "value", "unit", "metadata", box=None, header_style="dim")
-    for event in found:
-        value = "" if event.value is None else f"{event.value:g}"
-        metadata = "" if event.metadata is None else json.dumps(event.metadata, ensure_ascii=False)
-        table.add_row(
-            event.time.isoformat(sep=" ", timespec="milliseconds"), event.event_type, value, event.unit or "", metadata
-        )
-    Console().print(table)
+    print_table(("time (UTC)", "type", "value", "unit", "metadata"), [_row(event) for event in found])
+
+
+def _row(event: Event) -> tuple[str, ...]:
+    time = event.time.isoformat(sep=" ", timespec="milliseconds")
+    value = "" if event.value is None else f"{event.value:g}"
+    metadata = "" if event.metadata is None else json.dumps(event.metadata, ensure_ascii=False)
+    return time, event.event_type, value, event.unit or "", metadata
 
 
 def _as_dict(event: Event) -> dict[str, object]:

@@ -17,6 +17,8 @@ LOOK_SECONDS = 0.1
 RECONNECT_FIRST_SECONDS = 0.2
 RECONNECT_SECONDS_MAX = 10.0
 CONNECT_SECONDS_MAX = 15.0
+# The core hears of a new device within two seconds; so many attempts take longer.
+REFUSALS_TO_TELL = 4
 AGENT = "hse-simulate"
 
 
@@ -81,7 +83,7 @@ class Device:
             except (OSError, CoreClosed, HelloRefused, TimeoutError) as error:
                 failures += 1
                 self.totals.reconnects += 1
-                self._tell(error)
+                self._tell(error, failures)
             longest = min(RECONNECT_FIRST_SECONDS * 2**failures, RECONNECT_SECONDS_MAX)
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
 
@@ -96,10 +98,11 @@ class Device:
                 agent=AGENT,
             )
 
-    def _tell(self, error: Exception) -> None:
-        """A refusal is worth a line; that a core is away or drains is what reconnecting is for."""
+    def _tell(self, error: Exception, failures: int) -> None:
+        """A refusal that stays is worth a line; that a core is away, drains, or has not heard of a new device yet is not."""
         is_refusal = isinstance(error, HelloRefused | CoreClosed) and error.error.code != "shutting_down"
-        logger.log(logging.WARNING if is_refusal else logging.DEBUG, "%s: %s", self.identity.name, error)
+        level = logging.WARNING if is_refusal and failures >= REFUSALS_TO_TELL else logging.DEBUG
+        logger.log(level, "%s: %s", self.identity.name, error)
 
     async def _report(self, connection: DeviceConnection) -> None:
         # The core may know less than was acknowledged here, when another node took it, and more, when an ACK was lost.

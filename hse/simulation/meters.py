@@ -122,7 +122,10 @@ def meters() -> tuple[Meter, ...]:
 
 
 def read_series(meter: Meter) -> Series:
-    """Read a meter's series: its own readings and the temperature of the same hours. Gaps stay gaps."""
+    """Read a meter's series: its own readings and the temperature of the same hours. Gaps stay gaps.
+
+    Some recordings hold an hour twice, where two exports were joined; it is read once.
+    """
     directory = samples_directory()
     own = [(time, meter.event_type, value, meter.unit) for time, value, _ in _rows(directory / meter.readings_file)]
     began_at, ended_at = own[0][0], own[-1][0]
@@ -131,7 +134,7 @@ def read_series(meter: Meter) -> Series:
         for time, value, column in _rows(directory / meter.temperature_file)
         if began_at <= time <= ended_at
     ]
-    rows = sorted(own + outdoor)
+    rows = sorted({*own, *outdoor})
     whole_weeks = math.ceil((ended_at + HOUR - began_at) / WEEK)
     return Series(
         began_at=began_at,

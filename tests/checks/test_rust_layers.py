@@ -20,10 +20,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "metrics": set(),
     "pipeline": WORDS | {"event", "frame", "journal"},
     "outbound": INSIDE,
-    "inbound": INSIDE,
+    # What a running node is made of; connections hold it.
+    "node": INSIDE | {"outbound"},
+    "inbound": INSIDE | {"node"},
 }
 # The composition: it may know all, and nothing above may know it.
-ABOVE = {"lib", "core", "shutdown", "python"}
+ABOVE = {"lib", "startup", "shutdown", "python"}
 
 COMMENT = re.compile(r"//.*")
 KNOWN = re.compile(r"\bcrate::(?:\{([^}]*)\}|(\w+))")

@@ -42,7 +42,7 @@ async def running(one: Device) -> AsyncIterator[None]:
 
 async def until(is_true: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not is_true():
+        while not is_true():  # noqa: ASYNC110 (the condition is of another task and tells nobody)
             await asyncio.sleep(0.01)
 
 

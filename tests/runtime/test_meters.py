@@ -40,3 +40,9 @@ def test_a_replay_keeps_the_weekday_and_the_hour_and_never_goes_back() -> None:
         around = [shifted.reading(number).time for number in range(seam - 3, seam + 4)]
         assert around == sorted(around)
         assert shifted.reading(seam + 1).reading == shifted.reading(1).reading
+
+
+def test_no_hour_is_told_twice() -> None:
+    for meter in meters():
+        hours = [(reading.offset, reading.event_type) for reading in read_series(meter).readings]
+        assert len(hours) == len(set(hours)), meter.name
