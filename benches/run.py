@@ -39,7 +39,8 @@ def main() -> int:
     if kind in machine.FILE_SYSTEMS_WITHOUT_DISK:
         console.print(f"{data_root} is {kind}: fdatasync means nothing there; name a directory with --data-root")
         return 1
-    console.print("building the load generator")
+    if options.loadgen is None:
+        console.print("building the load generator")
     loadgen = Loadgen(program=options.loadgen or build())
     failed: list[str] = []
     results: list[dict[str, Any]] = []

@@ -96,6 +96,12 @@ class Stack:
         num_rows = self.num_rows()
         check(num_rows == num_acked, f"{num_acked} events were acknowledged and {num_rows} are stored")
 
+    def journal_position(self) -> int:
+        """How many bytes of the journal, over its whole life, the database has seen: all of them when it is drained."""
+        with self.connect() as connection:
+            row = connection.execute("select coalesce(sum(position), 0)::int8 from ingest_cursor").fetchone()
+        return int(row[0]) if row else 0
+
     def database_facts(self) -> dict[str, str]:
         """The version, the form of the event table, and the settings that matter for writing."""
         names = (

@@ -7,7 +7,7 @@ latencies count from the intended send; then F1 writes and syncs as many bytes a
 from typing import Any
 
 from benches.context import Context
-from benches.counters import Metrics, written_bytes
+from benches.counters import Metrics
 from benches.fleet import Fleet
 from benches.report import Result, Wanted, check, figure_of
 from benches.stack import Stack, running
@@ -15,7 +15,6 @@ from benches.stack import Stack, running
 NAME = "ack-latency"
 CONNECTIONS = 256
 INFLIGHT = 8
-PAGE_BYTES = 4096
 GROUP_BYTES_MAX = 16 << 20
 # An open loop that got less through than this did not run at the rate it states.
 KEPT_UP_SHARE = 0.97
@@ -61,8 +60,7 @@ def _figures(rounds: list[dict[str, Any]]) -> tuple[Any, ...]:
 
 
 def _half_rate(context: Context, stack: Stack, fleet: Fleet, rate: int) -> dict[str, Any]:
-    ingest = stack.pid("ingest")
-    before, written_before = stack.metrics(), written_bytes(ingest)
+    before, position_before = stack.metrics(), stack.journal_position()
     load = _load(context, stack, fleet, {"rate": rate}, is_drained_first=True)
     after = stack.metrics()
     num_groups = after.value("journal_append_seconds_count") - before.value("journal_append_seconds_count")
@@ -73,7 +71,7 @@ def _half_rate(context: Context, stack: Stack, fleet: Fleet, rate: int) -> dict[
         "ack_p50_ms": load["latency"]["p50_us"] / 1e3,
         "ack_p99_ms": load["latency"]["p99_us"] / 1e3,
         "group_records": after.mean_since(before, "journal_group_records"),
-        "group_bytes": _whole_pages((written_bytes(ingest) - written_before) / num_groups),
+        "group_bytes": _group_bytes((stack.journal_position() - position_before) / num_groups),
         "core_ack_mean_ms": after.mean_since(before, "ack_latency_seconds") * 1e3,
         "core_append_mean_ms": after.mean_since(before, "journal_append_seconds") * 1e3,
         "load": load,
@@ -120,5 +118,5 @@ def _floor(context: Context, stack: Stack, group_bytes: int) -> dict[str, Any]:
     return {"f1_p50_ms": latency["p50_us"] / 1e3, "f1_p99_ms": latency["p99_us"] / 1e3, "f1": latency}
 
 
-def _whole_pages(num_bytes: float) -> int:
-    return min(max(1, round(num_bytes / PAGE_BYTES)) * PAGE_BYTES, GROUP_BYTES_MAX)
+def _group_bytes(mean_bytes: float) -> int:
+    return min(max(1, round(mean_bytes)), GROUP_BYTES_MAX)

@@ -57,7 +57,8 @@ def _figures(rounds: list[dict[str, Any]]) -> tuple[Figure, ...]:
         figure_of("PostgreSQL", "us/event", rounds, "postgres_us"),
         figure_of("all of hse up", "us/event", rounds, "tree_us"),
         figure_of("load generator", "us/event", rounds, "loadgen_us"),
-        figure_of("journal to disk", "B/event", rounds, "journal_bytes"),
+        figure_of("journal", "B/event", rounds, "journal_bytes"),
+        figure_of("written by the ingest process, whole pages", "B/event", rounds, "written_bytes"),
         figure_of("WAL", "B/event", rounds, "wal_bytes"),
         figure_of("table and index", "B/event", rounds, "table_bytes"),
     )
@@ -68,7 +69,7 @@ def _round(context: Context, stack: Stack, fleet: Fleet) -> dict[str, Any]:
     ingest, postgres = stack.pid("ingest"), stack.pid("postgres")
     # The worker cannot be left out of the whole, and PostgreSQL's backends live as long as the ingest process.
     before = (cpu_of(ingest), cpu_of_tree(postgres), cpu_of_tree(stack.up_pid), cpu_of_threads(ingest))
-    written, wal = written_bytes(ingest), _wal_position(stack)
+    written, position, wal = written_bytes(ingest), stack.journal_position(), _wal_position(stack)
     load = _load(context, stack, fleet, context.seconds)
     stack.wait_until_drained()
     cpu = cpu_of(ingest) - before[0]
@@ -76,7 +77,8 @@ def _round(context: Context, stack: Stack, fleet: Fleet) -> dict[str, Any]:
     threads = {name: used - before[3].get(name, 0.0) for name, used in cpu_of_threads(ingest).items()}
     num_events = load["events_acked"]
     sizes = {
-        "journal_bytes": (written_bytes(ingest) - written) / num_events,
+        "journal_bytes": (stack.journal_position() - position) / num_events,
+        "written_bytes": (written_bytes(ingest) - written) / num_events,
         "wal_bytes": (_wal_position(stack) - wal) / num_events,
         "table_bytes": _table_bytes(stack) / num_events,
     }
