@@ -155,3 +155,19 @@ async def test_a_welcome_waits_until_what_the_older_connection_had_in_flight_is_
     assert heard[-1] == "error"
     assert set(heard[:-1]) <= {"ack"}
     await newer.close()
+
+
+async def test_a_device_is_not_read_beyond_its_frames_in_flight_while_the_disk_is_slow(
+    new_core: NewCore, device: Credentials, tmp_path: Path
+) -> None:
+    core = new_core(inflight_frames_max=4)
+    await core.started()
+    peer = await Peer.join(core.port, device)
+    frame = peer.encode("events", first_seq=1, events=[{"type": "t", "metadata": {"k": "x" * 8000}}] * 25)
+    limit = 64 << 20
+    async with tampering(core.process.pid, tmp_path / "strace", "fdatasync,fsync", "delay_enter=20000000"):
+        poured = await peer.pour(frame, limit)
+    # Four frames are 0.8 MB; the rest are the buffers of two sockets.
+    assert poured < limit // 2, "frames are read without an end while none is acknowledged"
+    peer.abort()
+    await core.kill()

@@ -186,6 +186,18 @@ class Peer:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def pour(self, chunk: bytes, num_bytes_max: int) -> int:
+        """Write without ever reading, until the core takes no more for a second; return how much went out."""
+        poured = 0
+        while poured < num_bytes_max:
+            self.writer.write(chunk)
+            try:
+                await asyncio.wait_for(self.writer.drain(), 1.0)
+            except (TimeoutError, ConnectionError):
+                break
+            poured += len(chunk)
+        return poured
+
     async def receive(self, *, seconds: float = 10.0) -> Message:
         """Return the core's next message; raise `ConnectionEnded` when there is none any more."""
         try:
