@@ -13,7 +13,7 @@
 //! - [`journal`]: bytes in, durable bytes out; knows neither frames nor events;
 //! - [`pipeline`]: the recipe frame -> durable -> acknowledged -> stored, with its ports;
 //! - [`inbound`], [`outbound`]: sockets; the database;
-//! - [`node`]: what one process is made of, how it starts and stops;
+//! - [`node`], [`startup`], [`shutdown`]: what one process is made of, how it starts, and in which order it stops;
 //! - [`config`], [`metrics`]: every limit; every metric's name;
 //! - `python`: the only file that knows Python.
 //!
@@ -31,3 +31,5 @@ pub mod outbound;
 pub mod pipeline;
 #[cfg(feature = "python")]
 mod python;
+pub mod shutdown;
+pub mod startup;

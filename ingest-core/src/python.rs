@@ -16,7 +16,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::journal;
-use crate::node::{self, EXIT_FATAL, Ports};
+use crate::shutdown::EXIT_FATAL;
+use crate::startup::{self, Ports};
 
 const MODULE_LOG_TARGET: &str = "hse_ingest_core";
 
@@ -120,7 +121,7 @@ impl Core {
                 PyOSError::new_err(format!("cannot start the core's threads: {error}"))
             })?;
         let running = runtime
-            .block_on(node::start(self.config.clone()))
+            .block_on(startup::start(self.config.clone()))
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let ports = running.ports;
         let (stop, outcome) = (self.stop.clone(), Arc::clone(&self.outcome));

@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::sessions::{EndReason, Session, TakeOverError};
 use super::wire::Wire;
 use crate::config::{BUSY_RETRY_AFTER, FRAME_BYTES_MAX_BEFORE_HELLO, WRITE_TIMEOUT};
 use crate::event::RejectCode;
@@ -24,6 +23,7 @@ use crate::metrics::{Code, Kind};
 use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::sessions::{EndReason, Session, TakeOverError};
 
 /// How a connection ends.
 #[derive(Debug)]

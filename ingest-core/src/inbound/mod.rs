@@ -4,7 +4,6 @@
 //! listener    accepts, counts, sets up TLS
 //! wire        bytes <-> frames, for both forms of HDP/1
 //! connection  one device: HELLO, then events in and acknowledgements out
-//! sessions    one connection a device; a newer one takes over
 //! http        health and metrics
 //! ```
 //!
@@ -14,5 +13,4 @@
 pub mod connection;
 pub mod http;
 pub mod listener;
-pub mod sessions;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! The recipe of an event: frame -> checked -> durable -> acknowledged -> stored.
 //!
 //! ```text
+//! sessions one connection a device, which holds its sequence window
 //! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who)
 //! journal  one write and one fdatasync for all that wait; then the ACK
 //! drain    entries become a `Batch`, sorted; the sink stores it with the cursor, in one transaction
@@ -24,4 +25,5 @@ pub mod lane;
 pub mod ports;
 pub mod ranges;
 pub mod registry;
+pub mod sessions;
 pub mod window;

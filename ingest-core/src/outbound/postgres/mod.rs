@@ -14,6 +14,7 @@
 mod connection;
 mod copy;
 mod dead_letters;
+mod encoded;
 mod registry;
 mod sequences;
 mod sink;

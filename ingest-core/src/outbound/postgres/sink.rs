@@ -13,17 +13,12 @@ use uuid::Uuid;
 
 use super::connection::{Database, classify, log_notice, refuses_content, within_deadline};
 use super::copy::{
-    CopyEncoder, DEAD_LETTER_COLUMNS, EVENT_COLUMNS, NUM_DEAD_LETTER_COLUMNS, NUM_EVENT_COLUMNS,
-    write_dead_letter, write_event,
+    CopyEncoder, DEAD_LETTER_COLUMNS, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event,
 };
-use super::dead_letters::first_attempt_us;
+use super::encoded::{Encoded, REFUSED_BY_DATABASE, RefusedRows, encode, encode_dead_letters};
 use super::sequences::{self, Sequences};
-use crate::pipeline::batch::{Batch, HOUR_US};
-use crate::pipeline::clock::now_us;
+use crate::pipeline::batch::Batch;
 use crate::pipeline::ports::{Sink, SinkError, StoreOutcome, Stored, StoredCursor};
-
-/// The code of a row that only the database refused.
-const REFUSED_BY_DATABASE: &str = "refused_by_database";
 
 /// Partitions seen; more than this are asked for anew.
 const KNOWN_DAYS_MAX: usize = 4096;
@@ -43,13 +38,6 @@ pub struct PostgresSink {
     connected: Option<Connected>,
 }
 
-/// A batch, encoded.
-pub struct Encoded {
-    events: Vec<Bytes>,
-    outbox: Vec<Bytes>,
-    rollup_dirty: Vec<Bytes>,
-}
-
 struct Connected {
     client: Client,
     has_partitions: bool,
@@ -59,9 +47,6 @@ struct Connected {
     copy_dead_letters: Statement,
     copy_rollup_dirty: Option<Statement>,
 }
-
-/// A row that the database refused, by its index in the batch.
-type RefusedRows = BTreeMap<usize, String>;
 
 impl PostgresSink {
     #[must_use]
@@ -355,55 +340,6 @@ pub(super) async fn copy(
         }
     }
     sink.finish().await.map(drop)
-}
-
-fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) -> Encoded {
-    let mut events = CopyEncoder::new(NUM_EVENT_COLUMNS);
-    let mut outbox = CopyEncoder::new(NUM_EVENT_COLUMNS);
-    let mut rollup_dirty = CopyEncoder::new(2);
-    let mut last_dirty = None;
-    for (index, row) in batch.rows().enumerate() {
-        if refused.contains_key(&index) {
-            continue;
-        }
-        write_event(&mut events, &row);
-        if relevant.contains(row.event.event_type) {
-            write_event(&mut outbox, &row);
-        }
-        // Rows are sorted by day, device and time, so the hours of a device are neighbours.
-        let dirty = (row.device_id, row.time_us.div_euclid(HOUR_US));
-        if last_dirty != Some(dirty) {
-            last_dirty = Some(dirty);
-            rollup_dirty.row();
-            rollup_dirty.uuid(dirty.0);
-            rollup_dirty.timestamptz(dirty.1.saturating_mul(HOUR_US));
-        }
-    }
-    Encoded {
-        events: events.finish(),
-        outbox: outbox.finish(),
-        rollup_dirty: rollup_dirty.finish(),
-    }
-}
-
-fn encode_dead_letters(batch: &Batch, refused: &RefusedRows) -> Vec<Bytes> {
-    let mut out = CopyEncoder::new(NUM_DEAD_LETTER_COLUMNS);
-    let next_attempt_us = first_attempt_us(now_us());
-    for (row, code) in batch.rejected() {
-        write_dead_letter(
-            &mut out,
-            &row,
-            code.as_str(),
-            code.as_str(),
-            next_attempt_us,
-        );
-    }
-    for (index, reason) in refused {
-        for row in batch.rows_in(*index..index + 1) {
-            write_dead_letter(&mut out, &row, REFUSED_BY_DATABASE, reason, next_attempt_us);
-        }
-    }
-    out.finish()
 }
 
 /// Drops what the database has. Rare: a device moved between nodes, or a journal was offered again.

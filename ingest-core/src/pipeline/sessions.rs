@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::pipeline::window::{SequenceWindow, StaleEpoch, Watermark};
+use super::window::{SequenceWindow, StaleEpoch, Watermark};
 
 /// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,76 @@
+//! A batch in the form in which it is sent: one COPY stream for each table.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use super::copy::{
+    CopyEncoder, NUM_DEAD_LETTER_COLUMNS, NUM_EVENT_COLUMNS, write_dead_letter, write_event,
+};
+use super::dead_letters::first_attempt_us;
+use crate::pipeline::batch::{Batch, HOUR_US};
+use crate::pipeline::clock::now_us;
+
+/// The code of a row that only the database refused.
+pub const REFUSED_BY_DATABASE: &str = "refused_by_database";
+
+/// A row that the database refused, by its index in the batch.
+pub type RefusedRows = BTreeMap<usize, String>;
+
+/// A batch, encoded.
+pub struct Encoded {
+    pub events: Vec<Bytes>,
+    pub outbox: Vec<Bytes>,
+    pub rollup_dirty: Vec<Bytes>,
+}
+
+/// Encodes the rows that the database does not refuse.
+pub fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) -> Encoded {
+    let mut events = CopyEncoder::new(NUM_EVENT_COLUMNS);
+    let mut outbox = CopyEncoder::new(NUM_EVENT_COLUMNS);
+    let mut rollup_dirty = CopyEncoder::new(2);
+    let mut last_dirty = None;
+    for (index, row) in batch.rows().enumerate() {
+        if refused.contains_key(&index) {
+            continue;
+        }
+        write_event(&mut events, &row);
+        if relevant.contains(row.event.event_type) {
+            write_event(&mut outbox, &row);
+        }
+        // Rows are sorted by day, device and time, so the hours of a device are neighbours.
+        let dirty = (row.device_id, row.time_us.div_euclid(HOUR_US));
+        if last_dirty != Some(dirty) {
+            last_dirty = Some(dirty);
+            rollup_dirty.row();
+            rollup_dirty.uuid(dirty.0);
+            rollup_dirty.timestamptz(dirty.1.saturating_mul(HOUR_US));
+        }
+    }
+    Encoded {
+        events: events.finish(),
+        outbox: outbox.finish(),
+        rollup_dirty: rollup_dirty.finish(),
+    }
+}
+
+/// Encodes what was rejected at the door and what the database refused.
+pub fn encode_dead_letters(batch: &Batch, refused: &RefusedRows) -> Vec<Bytes> {
+    let mut out = CopyEncoder::new(NUM_DEAD_LETTER_COLUMNS);
+    let next_attempt_us = first_attempt_us(now_us());
+    for (row, code) in batch.rejected() {
+        write_dead_letter(
+            &mut out,
+            &row,
+            code.as_str(),
+            code.as_str(),
+            next_attempt_us,
+        );
+    }
+    for (index, reason) in refused {
+        for row in batch.rows_in(*index..index + 1) {
+            write_dead_letter(&mut out, &row, REFUSED_BY_DATABASE, reason, next_attempt_us);
+        }
+    }
+    out.finish()
+}

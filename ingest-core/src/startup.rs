@@ -1,0 +1,413 @@
+//! How a node starts: journals are opened and read before a port is bound, so that a device is never told less than is
+//! durable.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::inbound::http;
+use crate::inbound::listener::{ConnectionCounts, Listener, TlsError, bind, tls_acceptor};
+use crate::journal::{self, JournalConfig, JournalObserver, OpenError, OpenedJournal};
+use crate::metrics::Metrics;
+use crate::node::{Node, snapshot_path};
+use crate::outbound::postgres::{
+    Database, DatabaseUrlError, DeadLetterRetry, PostgresSink, RegistryFollower, SinkSettings,
+};
+use crate::pipeline::batch::DAY_US;
+use crate::pipeline::circuit::Circuit;
+use crate::pipeline::drain::{BatchLimits, Drain, DrainError};
+use crate::pipeline::entry::{Entry, EntryError};
+use crate::pipeline::lane::Lane;
+use crate::pipeline::registry::DeviceRegistry;
+use crate::pipeline::sessions::Sessions;
+use crate::pipeline::window::Watermark;
+use crate::shutdown::Running;
+
+/// A start waits this long for the database, to tell devices what is stored; then the snapshot must do.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a node cannot start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Database(#[from] DatabaseUrlError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("bind_host {host} is not an address of this machine: {source}")]
+    BindHost { host: String, source: io::Error },
+    #[error(
+        "{setting}: cannot listen on {address}: {source}; choose another port, or end what holds it"
+    )]
+    Bind {
+        setting: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("lane {lane}: {source}")]
+    Journal { lane: u16, source: OpenError },
+    #[error("lane {lane}: {source}")]
+    JournalStart {
+        lane: u16,
+        source: journal::StartError,
+    },
+    #[error("lane {lane}: {source}")]
+    Read {
+        lane: u16,
+        source: journal::ReadError,
+    },
+    #[error("lane {lane}, journal position {position}: {source}")]
+    Entry {
+        lane: u16,
+        position: u64,
+        source: EntryError,
+    },
+    #[error("data directory {path}: {source}")]
+    DataDir { path: PathBuf, source: io::Error },
+}
+
+/// Ports that were bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub hdp: u16,
+    pub hdp_tls: Option<u16>,
+    pub ingest_http: u16,
+}
+
+struct OpenLane {
+    lane: Arc<Lane>,
+    recovered_end: u64,
+}
+
+/// Opens the journals, binds the ports and starts every task.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let database = Database::new(&config.database_url)?;
+    let metrics = Arc::new(Metrics::default());
+    let registry = Arc::new(DeviceRegistry::default());
+    if let Err(error) = registry.restore(&snapshot_path(&config)) {
+        warn!(%error, "starting without the snapshot");
+    }
+    let sessions = Sessions::default();
+    let lanes = open_lanes(&config, &metrics, &sessions)?;
+    let doors = Doors::open(&config)?;
+    let node = Arc::new(Node {
+        metrics,
+        registry,
+        sessions,
+        lanes: lanes.iter().map(|open| Arc::clone(&open.lane)).collect(),
+        stopping: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+        config,
+    });
+    let stop_outbound = CancellationToken::new();
+    let drains = start_drains(&node, lanes, &database, &stop_outbound);
+    let first_attempt = CancellationToken::new();
+    let followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
+    // A silent database is waited for a moment only; one that refuses is known at once.
+    let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
+    let connections = TaskTracker::new();
+    let ports = doors.serve(&node, &connections);
+    info!(?ports, devices = node.registry.len(), "ingest node serves");
+    Ok(Running {
+        node,
+        ports,
+        connections,
+        stop_outbound,
+        drains,
+        followers,
+    })
+}
+
+fn open_lanes(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    sessions: &Sessions,
+) -> Result<Vec<OpenLane>, StartError> {
+    let directory = config.data_dir.join("journal");
+    let num_lanes = config.lanes.max(num_lanes_on_disk(&directory)?);
+    (0..num_lanes)
+        .map(|lane| open_lane(config, &directory, lane, metrics, sessions))
+        .collect()
+}
+
+fn num_lanes_on_disk(directory: &Path) -> Result<u16, StartError> {
+    let found = |source| StartError::DataDir {
+        path: directory.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(directory).map_err(found)?;
+    let mut num_lanes = 0;
+    for entry in std::fs::read_dir(directory).map_err(found)? {
+        let name = entry.map_err(found)?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("lane-"))
+            .and_then(|number| number.parse::<u16>().ok());
+        num_lanes = num_lanes.max(number.map_or(0, |number| number.saturating_add(1)));
+    }
+    Ok(num_lanes)
+}
+
+fn open_lane(
+    config: &Config,
+    directory: &Path,
+    lane: u16,
+    metrics: &Arc<Metrics>,
+    sessions: &Sessions,
+) -> Result<OpenLane, StartError> {
+    let journal_config = JournalConfig {
+        lane: u32::from(lane),
+        segment_bytes: config.journal_segment_bytes,
+        bytes_max: config.journal_bytes_max,
+        ..JournalConfig::default()
+    };
+    let storage = journal::DirectoryStorage::create(&directory.join(format!("lane-{lane}")))
+        .map_err(|source| StartError::DataDir {
+            path: directory.to_owned(),
+            source,
+        })?;
+    let opened = OpenedJournal::open(journal_config, Arc::new(storage))
+        .map_err(|source| StartError::Journal { lane, source })?;
+    let recovered = Recovered::read(&opened, lane, sessions)?;
+    let recovered_end = opened.end();
+    let journal = opened
+        .start(Arc::clone(metrics) as Arc<dyn JournalObserver>)
+        .map_err(|source| StartError::JournalStart { lane, source })?;
+    info!(
+        lane,
+        num_events = recovered.num_events,
+        bytes = journal.stats().undrained_bytes,
+        "journal opened"
+    );
+    let lane = Arc::new(Lane::new(
+        lane,
+        journal,
+        config.batch_rows_max,
+        recovered.num_events,
+        recovered.oldest_us,
+    ));
+    Ok(OpenLane {
+        lane,
+        recovered_end,
+    })
+}
+
+/// What a journal held when it was opened.
+struct Recovered {
+    num_events: u64,
+    oldest_us: Option<i64>,
+}
+
+impl Recovered {
+    fn read(opened: &OpenedJournal, lane: u16, sessions: &Sessions) -> Result<Self, StartError> {
+        let mut recovered = Self {
+            num_events: 0,
+            oldest_us: None,
+        };
+        for record in opened.records() {
+            let record = record.map_err(|source| StartError::Read { lane, source })?;
+            let entry = Entry::decode(&record.payload).map_err(|source| StartError::Entry {
+                lane,
+                position: record.position,
+                source,
+            })?;
+            sessions.recover(
+                entry.device_id,
+                Watermark {
+                    epoch: entry.epoch,
+                    seq: entry.last_seq(),
+                },
+            );
+            recovered.num_events += u64::from(entry.num_events);
+            recovered.oldest_us.get_or_insert(entry.received_us);
+        }
+        Ok(recovered)
+    }
+}
+
+impl JournalObserver for Metrics {
+    fn group_committed(&self, num_records: usize, _bytes: usize, elapsed: Duration) {
+        self.journal_append.observe(elapsed.as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a group has far fewer than 2^52 records"
+        )]
+        self.journal_group_records.observe(num_records as f64);
+    }
+}
+
+fn start_drains(
+    node: &Arc<Node>,
+    lanes: Vec<OpenLane>,
+    database: &Database,
+    stop: &CancellationToken,
+) -> JoinSet<Result<(), DrainError>> {
+    let config = &node.config;
+    let node_name = config.node_name.clone().unwrap_or_else(host_name);
+    let relevant = relevant_event_types(config);
+    let limits = BatchLimits {
+        rows_max: config.batch_rows_max,
+        bytes_max: config.batch_bytes_max,
+        age_max: Duration::from_millis(config.batch_age_ms_max),
+    };
+    let mut drains = JoinSet::new();
+    for OpenLane {
+        lane,
+        recovered_end,
+    } in lanes
+    {
+        let settings = SinkSettings {
+            journal_id: lane.journal.journal_id(),
+            lane: lane.number,
+            node_name: node_name.clone(),
+            relevant_event_types: Arc::clone(&relevant),
+            direct_columnstore: config.direct_columnstore,
+        };
+        let sink = PostgresSink::new(database.clone(), settings);
+        let (metrics, circuit) = (
+            Arc::clone(&node.metrics),
+            Circuit::new(Arc::clone(&node.metrics)),
+        );
+        let drain = Drain {
+            lane,
+            sink,
+            limits,
+            metrics,
+            circuit,
+            recovered_end,
+        };
+        drains.spawn(drain.run(stop.clone()));
+    }
+    drains
+}
+
+fn relevant_event_types(config: &Config) -> Arc<HashSet<String>> {
+    Arc::new(config.relevant_event_types.iter().cloned().collect())
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn start_followers(
+    node: &Arc<Node>,
+    database: &Database,
+    first_attempt: &CancellationToken,
+    stop: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let cutting = Arc::clone(node);
+    let follower = RegistryFollower {
+        database: database.clone(),
+        registry: Arc::clone(&node.registry),
+        snapshot: node.snapshot_path(),
+        first_attempt: first_attempt.clone(),
+        metrics: Arc::clone(&node.metrics),
+        cut: move |ids: Vec<Uuid>| cutting.sessions.revoke(&ids),
+    };
+    let retry = DeadLetterRetry {
+        database: database.clone(),
+        registry: Arc::clone(&node.registry),
+        metrics: Arc::clone(&node.metrics),
+        retention_us: i64::from(node.config.retention_days) * DAY_US,
+        relevant_event_types: relevant_event_types(&node.config),
+    };
+    vec![
+        tokio::spawn(follower.run(stop.clone())),
+        tokio::spawn(retry.run(stop.clone())),
+    ]
+}
+
+/// The ports, bound but not served yet.
+struct Doors {
+    hdp: TcpListener,
+    hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
+    http: TcpListener,
+    ports: Ports,
+}
+
+impl Doors {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let open = |setting, port| {
+            let address = resolve(&config.bind_host, port)?;
+            let socket = bind(address).map_err(|source| StartError::Bind {
+                setting,
+                address,
+                source,
+            })?;
+            let port = socket.local_addr().map_or(port, |address| address.port());
+            Ok::<_, StartError>((socket, port))
+        };
+        let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
+        let (http, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
+        let mut ports = Ports {
+            hdp: hdp_port,
+            hdp_tls: None,
+            ingest_http,
+        };
+        let hdp_tls = match (&config.tls_certificate_path, &config.tls_key_path) {
+            (Some(certificate), Some(key)) => {
+                let acceptor = tls_acceptor(certificate, key)?;
+                let (socket, port) = open("hdp_tls_port", config.hdp_tls_port)?;
+                ports.hdp_tls = Some(port);
+                Some((socket, acceptor))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            hdp,
+            hdp_tls,
+            http,
+            ports,
+        })
+    }
+
+    fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> Ports {
+        let counts = Arc::new(ConnectionCounts::default());
+        let serve = |socket, tls| {
+            let (node, counts) = (Arc::clone(node), Arc::clone(&counts));
+            tokio::spawn(
+                Listener {
+                    node,
+                    socket,
+                    tls,
+                    counts,
+                    tasks: tasks.clone(),
+                }
+                .run(),
+            );
+        };
+        serve(self.hdp, None);
+        if let Some((socket, acceptor)) = self.hdp_tls {
+            serve(socket, Some(acceptor));
+        }
+        tokio::spawn(http::serve(Arc::clone(node), self.http));
+        self.ports
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let failed = |source| StartError::BindHost {
+        host: host.to_owned(),
+        source,
+    };
+    let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
+    addresses
+        .next()
+        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
+}
