@@ -148,9 +148,8 @@ class Device:
                 case Ack(seq=seq, rejected=rejected):
                     self._took(seq)
                     self.totals.rejected += len(rejected)
-                case Busy(seq=seq, retry_after_ms=retry_after_ms):
-                    # What comes after `seq` was not taken: it is sent again, from there on.
-                    self._took(seq)
+                case Busy(retry_after_ms=retry_after_ms):
+                    # BUSY acknowledges nothing: all that was not acknowledged is sent again.
                     self.totals.busy += 1
                     self._next_seq = self.acknowledged_seq + 1
                     self._inflight.clear()

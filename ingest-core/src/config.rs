@@ -8,8 +8,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Unauthenticated peers may make us hold this much of a frame, no more: a HELLO needs a few hundred bytes.
-pub const FRAME_BYTES_MAX_BEFORE_HELLO: u32 = 4096;
+/// Journals of one node; a directory's name cannot ask for more.
+pub const LANES_MAX: u16 = 64;
+/// Beside the events, a journal record holds a header and five bytes for each of up to 10 000 verdicts.
+const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
+/// A device that goes on past refused events is ended after this long: connecting again says that they are lost.
+pub const AFTER_REFUSAL_MAX: Duration = Duration::from_secs(30);
+/// The last words of a connection, and what a peer may still send before it hears them.
+pub const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A peer that does not read its acknowledgements is closed after this long: it holds a task and a buffer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Told to a device whose events were not taken; long enough that a full node is not asked again at once.
@@ -188,7 +195,10 @@ impl Config {
                 mistakes.push(sentence.to_owned());
             }
         };
-        must((1..=64).contains(&self.lanes), "lanes must be 1 to 64");
+        must(
+            (1..=LANES_MAX).contains(&self.lanes),
+            "lanes must be 1 to 64",
+        );
         must(
             (1 << 20..=1 << 30).contains(&self.journal_segment_bytes)
                 && self.journal_segment_bytes.is_multiple_of(4096),
@@ -200,7 +210,7 @@ impl Config {
         );
         must(
             u64::from(self.frame_bytes_max) <= self.journal_segment_bytes / 4
-                && self.frame_bytes_max >= FRAME_BYTES_MAX_BEFORE_HELLO,
+                && self.frame_bytes_max >= 4096,
             "frame_bytes_max must be 4096 to a quarter of journal_segment_bytes",
         );
         must(
@@ -244,6 +254,12 @@ impl Config {
             "tls_certificate_path and tls_key_path go together: set both or neither",
         );
         mistakes
+    }
+
+    /// The largest journal record: a whole frame and what is noted beside it.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.frame_bytes_max as usize + RECORD_OVERHEAD_BYTES
     }
 
     /// The longest silence a device may keep: 2.5 keepalive intervals (PROTOCOL.md, `idle_timeout`).

@@ -56,6 +56,10 @@ impl Node {
         self.metrics
             .registry_devices
             .set(signed(self.registry.len() as u64));
+        let circuit = self.lanes.iter().map(|lane| lane.circuit.get()).max();
+        self.metrics
+            .database_circuit_state
+            .set(i64::from(circuit.unwrap_or_default()));
         let lag = self
             .lanes
             .iter()

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::config::WRITE_TIMEOUT;
+use crate::config::LAST_WORDS_TIMEOUT;
 use crate::journal::Condition;
 use crate::node::Node;
 use crate::pipeline::drain::DrainError;
@@ -54,7 +54,8 @@ impl Running {
 
     async fn stop_in_order(mut self) -> i32 {
         info!("node stops: connections first");
-        if tokio::time::timeout(WRITE_TIMEOUT * 2, self.connections.wait())
+        // Those that are not done then cannot acknowledge what is not durable, and need not be waited for.
+        if tokio::time::timeout(LAST_WORDS_TIMEOUT * 2, self.connections.wait())
             .await
             .is_err()
         {
@@ -79,13 +80,21 @@ impl Running {
             );
         }
         self.stop_outbound.cancel();
-        while self.drains.join_next().await.is_some() {}
+        let mut exit_code = EXIT_STOPPED;
+        while let Some(ended) = self.drains.join_next().await {
+            if !matches!(ended, Ok(Ok(()))) {
+                error!(
+                    failure = drain_failure(ended),
+                    "a drain failed during the stop"
+                );
+                exit_code = EXIT_FATAL;
+            }
+        }
         for follower in self.followers {
             // A panic was logged where it happened.
             let _ = follower.await;
         }
         self.node.save_snapshot();
-        let mut exit_code = EXIT_STOPPED;
         for lane in &self.node.lanes {
             let closing = lane.journal.close();
             if closing.condition == Condition::Poisoned {

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, LANES_MAX};
 use crate::inbound::http;
 use crate::inbound::listener::{ConnectionCounts, Listener, TlsError, bind, tls_acceptor};
 use crate::journal::{self, JournalConfig, JournalObserver, OpenError, OpenedJournal};
@@ -84,11 +84,6 @@ pub struct Ports {
     pub ingest_http: u16,
 }
 
-struct OpenLane {
-    lane: Arc<Lane>,
-    recovered_end: u64,
-}
-
 /// Opens the journals, binds the ports and starts every task.
 ///
 /// # Errors
@@ -107,13 +102,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics,
         registry,
         sessions,
-        lanes: lanes.iter().map(|open| Arc::clone(&open.lane)).collect(),
+        lanes,
         stopping: CancellationToken::new(),
         stopped: CancellationToken::new(),
         config,
     });
     let stop_outbound = CancellationToken::new();
-    let drains = start_drains(&node, lanes, &database, &stop_outbound);
+    let drains = start_drains(&node, &database, &stop_outbound);
     let first_attempt = CancellationToken::new();
     let followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
     // A silent database is waited for a moment only; one that refuses is known at once.
@@ -135,7 +130,7 @@ fn open_lanes(
     config: &Config,
     metrics: &Arc<Metrics>,
     sessions: &Sessions,
-) -> Result<Vec<OpenLane>, StartError> {
+) -> Result<Vec<Arc<Lane>>, StartError> {
     let directory = config.data_dir.join("journal");
     let num_lanes = config.lanes.max(num_lanes_on_disk(&directory)?);
     (0..num_lanes)
@@ -156,7 +151,8 @@ fn num_lanes_on_disk(directory: &Path) -> Result<u16, StartError> {
             .to_str()
             .and_then(|name| name.strip_prefix("lane-"))
             .and_then(|number| number.parse::<u16>().ok());
-        num_lanes = num_lanes.max(number.map_or(0, |number| number.saturating_add(1)));
+        let number = number.filter(|number| *number < LANES_MAX);
+        num_lanes = num_lanes.max(number.map_or(0, |number| number + 1));
     }
     Ok(num_lanes)
 }
@@ -167,11 +163,12 @@ fn open_lane(
     lane: u16,
     metrics: &Arc<Metrics>,
     sessions: &Sessions,
-) -> Result<OpenLane, StartError> {
+) -> Result<Arc<Lane>, StartError> {
     let journal_config = JournalConfig {
         lane: u32::from(lane),
         segment_bytes: config.journal_segment_bytes,
         bytes_max: config.journal_bytes_max,
+        record_bytes_max: config.record_bytes_max(),
         ..JournalConfig::default()
     };
     let storage = journal::DirectoryStorage::create(&directory.join(format!("lane-{lane}")))
@@ -182,7 +179,6 @@ fn open_lane(
     let opened = OpenedJournal::open(journal_config, Arc::new(storage))
         .map_err(|source| StartError::Journal { lane, source })?;
     let recovered = Recovered::read(&opened, lane, sessions)?;
-    let recovered_end = opened.end();
     let journal = opened
         .start(Arc::clone(metrics) as Arc<dyn JournalObserver>)
         .map_err(|source| StartError::JournalStart { lane, source })?;
@@ -199,10 +195,7 @@ fn open_lane(
         recovered.num_events,
         recovered.oldest_us,
     ));
-    Ok(OpenLane {
-        lane,
-        recovered_end,
-    })
+    Ok(lane)
 }
 
 /// What a journal held when it was opened.
@@ -251,7 +244,6 @@ impl JournalObserver for Metrics {
 
 fn start_drains(
     node: &Arc<Node>,
-    lanes: Vec<OpenLane>,
     database: &Database,
     stop: &CancellationToken,
 ) -> JoinSet<Result<(), DrainError>> {
@@ -264,11 +256,7 @@ fn start_drains(
         age_max: Duration::from_millis(config.batch_age_ms_max),
     };
     let mut drains = JoinSet::new();
-    for OpenLane {
-        lane,
-        recovered_end,
-    } in lanes
-    {
+    for lane in &node.lanes {
         let settings = SinkSettings {
             journal_id: lane.journal.journal_id(),
             lane: lane.number,
@@ -279,15 +267,14 @@ fn start_drains(
         let sink = PostgresSink::new(database.clone(), settings);
         let (metrics, circuit) = (
             Arc::clone(&node.metrics),
-            Circuit::new(Arc::clone(&node.metrics)),
+            Circuit::new(Arc::clone(&lane.circuit)),
         );
         let drain = Drain {
-            lane,
+            lane: Arc::clone(lane),
             sink,
             limits,
             metrics,
             circuit,
-            recovered_end,
         };
         drains.spawn(drain.run(stop.clone()));
     }

@@ -11,19 +11,23 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, error};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::wire::Wire;
-use crate::config::{BUSY_RETRY_AFTER, FRAME_BYTES_MAX_BEFORE_HELLO, WRITE_TIMEOUT};
+use crate::config::{AFTER_REFUSAL_MAX, BUSY_RETRY_AFTER, LAST_WORDS_TIMEOUT, WRITE_TIMEOUT};
 use crate::event::RejectCode;
-use crate::frame::{ErrorCode, FrameError, Hello, Incoming, Outgoing, PROTOCOL_VERSION};
+use crate::frame::{
+    ErrorCode, FRAME_BYTES_MAX_BEFORE_HELLO, FrameError, Hello, Incoming, Outgoing,
+    PROTOCOL_VERSION,
+};
 use crate::journal::AppendError;
 use crate::metrics::{Code, Kind};
 use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
 use crate::pipeline::sessions::{EndReason, Session, TakeOverError};
+use crate::pipeline::window::Watermark;
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -129,7 +133,7 @@ async fn say_end<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, wire: &mut Wire
         }
     }
     // The peer may be gone already; there is nobody left to tell.
-    let _ = timeout(WRITE_TIMEOUT, async {
+    let _ = timeout(LAST_WORDS_TIMEOUT, async {
         wire.flush().await.and(wire.shutdown().await)
     })
     .await;
@@ -151,11 +155,18 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         ErrorCode::HelloTimeout,
         format!("no HELLO within {} s", hello_timeout.as_secs()),
     );
-    let (device_id, epoch, known) = tokio::select! {
+    let said = tokio::select! {
         () = node.stopping.cancelled() => return Err(shutting_down()),
         hello = timeout(hello_timeout, hello(node, wire)) => hello.unwrap_or(Err(late))?,
     };
-    let (session, last_seq) = node.sessions.take_over(device_id, epoch, known).await?;
+    let device_id = said.device_id;
+    let (session, last_seq) = tokio::select! {
+        () = node.stopping.cancelled() => return Err(shutting_down()),
+        taken = node.sessions.take_over(device_id, said.epoch, said.known) => taken?,
+    };
+    // Once more: a revocation between the first look and the take-over found no session to end.
+    let still_allowed = node.registry.authenticate(device_id, &said.token);
+    still_allowed.map_err(|_| auth_failed())?;
     let config = &node.config;
     wire.queue(&Outgoing::Welcome {
         version: PROTOCOL_VERSION,
@@ -171,12 +182,18 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Connected { device_id, session })
 }
 
-type Greeted = (Uuid, u64, crate::pipeline::window::Watermark);
+/// A HELLO that was let in.
+struct Said {
+    device_id: Uuid,
+    token: String,
+    epoch: u64,
+    known: Watermark,
+}
 
 async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Node,
     wire: &mut Wire<S>,
-) -> Result<Greeted, End> {
+) -> Result<Said, End> {
     loop {
         if let Some(incoming) = wire.next(FRAME_BYTES_MAX_BEFORE_HELLO)? {
             let Incoming::Hello(Hello {
@@ -206,13 +223,22 @@ async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
                 .registry
                 .authenticate(device_id, token)
                 .map_err(|_| auth_failed())?;
-            return Ok((device_id, epoch, known));
+            let token = token.to_owned();
+            return Ok(Said {
+                device_id,
+                token,
+                epoch,
+                known,
+            });
         }
         if !wire.fill().await? {
             return Err(End::Closed);
         }
     }
 }
+
+/// Verdicts of one ACK; with more it might not fit a line of the JSON form (64 KiB).
+const REJECTED_PER_ACK_MAX: usize = 1000;
 
 /// A frame that waits for its acknowledgement.
 struct Waiting {
@@ -229,6 +255,8 @@ struct Connection<'a, S> {
     waiting: VecDeque<Waiting>,
     /// After BUSY the socket is left alone until then.
     paused_until: Option<Instant>,
+    /// When events were last refused for the journal's sake.
+    refused_at: Instant,
     idle_deadline: Instant,
     is_broken: bool,
 }
@@ -250,6 +278,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             intake,
             waiting: VecDeque::new(),
             paused_until: None,
+            refused_at: Instant::now(),
             idle_deadline,
             is_broken: false,
         }
@@ -269,7 +298,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 return end;
             }
         }
-        say_end(self.node, &mut self.wire, &end).await;
+        let Self {
+            node,
+            mut wire,
+            session,
+            ..
+        } = self;
+        // Everything is decided: a newer connection need not wait for our last words.
+        drop(session);
+        say_end(node, &mut wire, &end).await;
         end
     }
 
@@ -372,21 +409,40 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 read_at,
                 queued: None,
             }),
-            Taken::Refused(Refusal::JournalGone) => return Err(internal()),
-            Taken::Refused(refusal) => {
-                if refusal == Refusal::JournalFull {
-                    self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
-                }
-                self.say_busy(refusal);
-            }
+            Taken::Refused(refusal) => self.refuse(refusal)?,
         }
         Ok(())
     }
 
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
+        match refusal {
+            Refusal::JournalFull => {
+                self.refused_at = Instant::now();
+                self.paused_until = Some(self.refused_at + BUSY_RETRY_AFTER);
+            }
+            Refusal::AfterRefusal if self.refused_at.elapsed() > AFTER_REFUSAL_MAX => {
+                let next = self.session.window.taken() + 1;
+                let message =
+                    format!("events from {next} on were refused: connect again to give them up");
+                return Err(End::Error(ErrorCode::Internal, message));
+            }
+            Refusal::AfterRefusal => {}
+            Refusal::TooLarge => {
+                let message =
+                    "the frame is larger than this node's journal can hold: send fewer events";
+                return Err(End::Error(ErrorCode::TooLarge, message.to_owned()));
+            }
+            Refusal::JournalGone => return Err(internal()),
+        }
+        self.say_busy(refusal);
+        Ok(())
+    }
+
+    /// BUSY acknowledges nothing: it names what is durable, and what is on its way besides may safely be sent again.
     fn say_busy(&mut self, refusal: Refusal) {
         self.intake.count_refusal(refusal);
         let retry_after_ms = u32::try_from(BUSY_RETRY_AFTER.as_millis()).unwrap_or(u32::MAX);
-        let seq = self.session.window.taken();
+        let seq = self.session.window.durable();
         self.wire.queue(&Outgoing::Busy {
             seq,
             retry_after_ms,
@@ -400,6 +456,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let mut next = self.waiting.pop_front().map(|first| (first, outcome));
         while let Some((waiting, outcome)) = next {
             self.decide(&waiting, outcome, &mut rejected)?;
+            if rejected.len() >= REJECTED_PER_ACK_MAX {
+                break;
+            }
             next = first_outcome(&mut self.waiting)
                 .now_or_never()
                 .and_then(|outcome| Some((self.waiting.pop_front()?, outcome)));
@@ -427,20 +486,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 rejected.extend(&queued.rejected);
                 Ok(())
             }
-            Err(Refusal::JournalGone) => Err(internal()),
-            Err(refusal) => {
-                self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
-                self.say_busy(refusal);
-                Ok(())
-            }
+            Err(refusal) => self.refuse(refusal),
         }
     }
 
     fn say_ack(&mut self, rejected: &[(u64, RejectCode)]) {
         self.node.metrics.acks.inc();
+        let durable = self.session.window.durable();
+        let mut verdicts = rejected;
+        // Of many verdicts, each ACK but the last goes as far as its own.
+        while let Some((part, rest)) = verdicts.split_at_checked(REJECTED_PER_ACK_MAX) {
+            let seq = part.last().map_or(durable, |(seq, _)| *seq);
+            self.wire.queue(&Outgoing::Ack {
+                seq,
+                rejected: part,
+            });
+            verdicts = rest;
+        }
         self.wire.queue(&Outgoing::Ack {
-            seq: self.session.window.durable(),
-            rejected,
+            seq: durable,
+            rejected: verdicts,
         });
     }
 
@@ -453,7 +518,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let mut rejected = Vec::new();
         let decided = self.decide(&waiting, outcome, &mut rejected);
         if let Err(failure) = &decided {
-            error!(
+            warn!(
                 ?failure,
                 "events in flight at the end of a connection were not made durable"
             );
@@ -465,11 +530,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Writes what is queued. A device that does not read is not read either, and closed when it keeps on.
     async fn flush(&mut self) -> Result<(), End> {
-        let Self { wire, session, .. } = self;
+        let Self {
+            node,
+            wire,
+            session,
+            ..
+        } = self;
         tokio::select! {
             biased;
             written = timeout(WRITE_TIMEOUT, wire.flush()) => Ok(written.map_err(io::Error::from)??),
             reason = session.end.received() => Err(reason.into()),
+            () = node.stopping.cancelled() => Err(shutting_down()),
         }
     }
 }

@@ -18,13 +18,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::journal::Condition;
 use crate::node::Node;
+use crate::pipeline::circuit::State;
 
 const CONNECTIONS_MAX: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A scraper may keep its connection; a stranger may not keep one for ever.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// One request a connection, so that strangers cannot occupy what the orchestrator needs.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What `/health/readiness` answers.
@@ -60,6 +60,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
+                .keep_alive(false)
                 .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
@@ -106,12 +107,12 @@ fn answer(node: &Node, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 }
 
 fn readiness(node: &Node) -> Response<Full<Bytes>> {
-    let journal_writable = node
+    let journal_writable = node.lanes.iter().all(|lane| lane.journal.is_taking());
+    let registry_loaded = node.registry.is_loaded();
+    let database_reachable = node
         .lanes
         .iter()
-        .all(|lane| lane.journal.state().condition == Condition::Running);
-    let registry_loaded = node.registry.is_loaded();
-    let database_reachable = node.metrics.database_circuit_state.get() == 0;
+        .all(|lane| lane.circuit.get() == State::Closed as u8);
     let stopping = node.stopping.is_cancelled();
     let status = match (
         journal_writable && registry_loaded && !stopping,

@@ -14,6 +14,8 @@ use crate::frame::json::{self, LINE_BYTES_MAX};
 use crate::frame::{self, FrameError, Incoming, Outgoing};
 
 const READ_BYTES: usize = 64 << 10;
+/// Read and thrown away after the last words.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
@@ -167,12 +169,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// Ends our side of the stream, so that the peer reads what was written before the end.
+    /// Ends our side of the stream, and reads what is still on its way: a socket that is closed with bytes unread sends a
+    /// reset, which can overtake what was written.
     ///
     /// # Errors
     /// The socket's.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
+        self.stream.shutdown().await?;
+        let mut num_bytes = 0;
+        while num_bytes < UNREAD_BYTES_MAX {
+            self.used = self.received.len();
+            if !self.fill().await? {
+                break;
+            }
+            num_bytes += self.received.len();
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! CURSOR: up to where the journal was drained. Two 4 KiB slots written in turn, so that a torn write
 //! leaves the older one; both filled at creation, so that a full disk cannot stop them.
 //!
-//! `magic 8 | journal_id 16 | sequence u64 | generation u64 | position u64 | crc32c u32`
+//! `magic 8 | journal_id 16 | sequence u64 | generation u64 | position u64 | unagreed_end u64 | crc32c u32`
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,13 @@ pub struct Cursor {
     pub sequence: u64,
     pub generation: u64,
     pub position: u64,
+    /// Where the journal ended when it was opened, until it has agreed with whoever stores its records; then
+    /// [`AGREED`]. They know a journal that this is an older copy of, if they know positions beyond.
+    pub unagreed_end: u64,
 }
+
+/// The journal and whoever stores its records know the same positions.
+pub const AGREED: u64 = u64::MAX;
 
 impl Cursor {
     pub fn at_start_of(journal_id: Uuid, generation: u64) -> Self {
@@ -33,6 +39,7 @@ impl Cursor {
             sequence: 0,
             generation,
             position: 0,
+            unagreed_end: AGREED,
         }
     }
 
@@ -75,8 +82,9 @@ impl Cursor {
         bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.generation.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.position.to_le_bytes());
-        let crc = crc32c(&bytes[0..48]);
-        bytes[48..52].copy_from_slice(&crc.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.unagreed_end.to_le_bytes());
+        let crc = crc32c(&bytes[0..56]);
+        bytes[56..60].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 }
@@ -87,12 +95,14 @@ fn decode(bytes: &[u8]) -> Option<Cursor> {
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (generation, rest) = rest.split_first_chunk::<8>()?;
     let (position, rest) = rest.split_first_chunk::<8>()?;
+    let (unagreed_end, rest) = rest.split_first_chunk::<8>()?;
     let crc = u32::from_le_bytes(*rest.first_chunk()?);
-    (*magic == MAGIC && crc == crc32c(bytes.get(..48)?)).then(|| Cursor {
+    (*magic == MAGIC && crc == crc32c(bytes.get(..56)?)).then(|| Cursor {
         journal_id: Uuid::from_bytes(*journal_id),
         sequence: u64::from_le_bytes(*sequence),
         generation: u64::from_le_bytes(*generation),
         position: u64::from_le_bytes(*position),
+        unagreed_end: u64::from_le_bytes(*unagreed_end),
     })
 }
 
@@ -114,13 +124,40 @@ impl CursorFile {
         self.current.position
     }
 
+    pub fn unagreed_end(&self) -> u64 {
+        self.current.unagreed_end
+    }
+
     /// Durable when this returns. After an error the slot that holds the present position is untouched.
     pub fn move_to(&mut self, position: u64, generation: u64) -> io::Result<()> {
-        let next = Cursor {
-            sequence: self.current.sequence + 1,
+        self.write(Cursor {
             position,
             generation,
             ..self.current
+        })
+    }
+
+    /// Notes where the journal ended, unless an earlier opening has done so and not agreed since.
+    pub fn note_end(&mut self, end: u64, generation: u64) -> io::Result<()> {
+        self.write(Cursor {
+            unagreed_end: self.current.unagreed_end.min(end),
+            generation,
+            ..self.current
+        })
+    }
+
+    pub fn note_agreement(&mut self, generation: u64) -> io::Result<()> {
+        self.write(Cursor {
+            unagreed_end: AGREED,
+            generation,
+            ..self.current
+        })
+    }
+
+    fn write(&mut self, next: Cursor) -> io::Result<()> {
+        let next = Cursor {
+            sequence: self.current.sequence + 1,
+            ..next
         };
         self.file
             .write_all_at(&next.encode(), next.slot() * SLOT_BYTES as u64)?;

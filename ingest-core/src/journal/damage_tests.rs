@@ -405,9 +405,11 @@ fn files_that_do_not_belong_together_are_refused_each_by_its_own_error() {
     ));
     let old = storage.copy();
     let meta = old.read_file("META");
-    let mut opened = open(&old).unwrap();
-    opened.begin_new_generation().unwrap();
-    drop(opened.start(Arc::new(())).unwrap());
+    let journal = open(&old).unwrap().start(Arc::new(())).unwrap();
+    journal.begin_generation(2).unwrap();
+    // The cursor carries the generation from its next write on.
+    journal.note_agreement().unwrap();
+    drop(journal);
     let old = old.kill();
     old.damage_file("META", |bytes| *bytes = meta);
     assert!(matches!(

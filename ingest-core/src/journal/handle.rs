@@ -142,6 +142,7 @@ struct Inner {
     journal_id: Uuid,
     generation: AtomicU64,
     freed_up_to: AtomicU64,
+    unagreed_end: AtomicU64,
     /// None when closed: the file may be another process's by then.
     cursor: Mutex<Option<CursorFile>>,
     running: Mutex<Option<Running>>,
@@ -189,6 +190,7 @@ impl JournalHandle {
             journal_id: opened.meta.journal_id,
             generation: AtomicU64::new(opened.meta.generation),
             freed_up_to: AtomicU64::new(cursor.position()),
+            unagreed_end: AtomicU64::new(cursor.unagreed_end()),
             cursor: Mutex::new(Some(cursor)),
             running: Mutex::new(Some(running)),
         })))
@@ -202,7 +204,8 @@ impl JournalHandle {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// From now on positions count anew for whoever compares them. Blocks for the disk.
+    /// From now on positions count anew for whoever compares them: an old copy of the directory, or of the database, was
+    /// put back, and positions will be used a second time. Blocks for the disk.
     pub fn begin_generation(&self, generation: u64) -> io::Result<()> {
         let _cursor = locked(&self.0.cursor);
         let Inner {
@@ -221,9 +224,47 @@ impl JournalHandle {
         Ok(())
     }
 
+    /// Where the journal ended when it was opened, until [`Self::note_agreement`]; then `u64::MAX`.
+    pub fn unagreed_end(&self) -> u64 {
+        self.0.unagreed_end.load(Ordering::Acquire)
+    }
+
+    /// Whoever stores the records knows no position that this journal does not know. Blocks for the disk.
+    pub fn note_agreement(&self) -> Result<(), FreeError> {
+        let mut cursor = locked(&self.0.cursor);
+        let cursor = cursor.as_mut().ok_or(FreeError::Closed)?;
+        self.or_poison(cursor.note_agreement(self.generation()))?;
+        self.0
+            .unagreed_end
+            .store(cursor.unagreed_end(), Ordering::Release);
+        Ok(())
+    }
+
+    /// How often records were given back that had been taken into the queue.
+    pub fn num_refusals(&self) -> u64 {
+        self.0.shared.queue.num_refusals()
+    }
+
     /// Never blocks for the disk. The ticket answers when the record is durable; order of calls is order of records.
     pub fn append(&self, payload: impl Into<Bytes>) -> Result<AppendTicket, AppendError> {
-        self.0.shared.queue.push(payload.into())
+        self.append_after(payload, self.num_refusals())
+    }
+
+    /// Appends a record that belongs behind the caller's earlier ones, so that nothing is durable behind a hole.
+    /// `refusals_seen` is [`Self::num_refusals`] from before the oldest of them that is still in flight: once a record
+    /// was given back since, this one is answered `Full`.
+    pub fn append_after(
+        &self,
+        payload: impl Into<Bytes>,
+        refusals_seen: u64,
+    ) -> Result<AppendTicket, AppendError> {
+        self.0.shared.queue.push(payload.into(), refusals_seen)
+    }
+
+    /// False while appends are refused: above the high watermark, or without room for the next segment; and for ever
+    /// once closed or poisoned.
+    pub fn is_taking(&self) -> bool {
+        self.state().condition == Condition::Running && !self.0.shared.queue.is_refusing()
     }
 
     pub fn state(&self) -> JournalState {

@@ -150,7 +150,7 @@ impl SegmentPool {
         }
         state.is_out_of_space = true;
         self.changed.notify_all();
-        if state.spares.is_empty() && !state.is_stopped {
+        if !state.is_stopped {
             drop(self.changed.wait_timeout(state, SPACE_RETRY));
         }
     }

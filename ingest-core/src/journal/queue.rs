@@ -59,12 +59,6 @@ impl FullCause {
     }
 }
 
-impl AppendError {
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. })
-    }
-}
-
 /// Resolves when the record is durable, or refused. Dropping it does not take the record back.
 #[derive(Debug)]
 pub struct AppendTicket(oneshot::Receiver<Result<Appended, AppendError>>);
@@ -117,6 +111,7 @@ struct QueueState {
     durable_end: u64,
     /// Before this there is nothing to drain: the cursor, or past it where only a seal follows.
     drained_up_to: u64,
+    num_refusals: u64,
     /// True from the high watermark until the low one.
     is_refusing: bool,
     phase: Phase,
@@ -153,6 +148,7 @@ impl AppendQueue {
             bytes: 0,
             durable_end,
             drained_up_to,
+            num_refusals: 0,
             is_refusing: false,
             phase: Phase::Open,
         };
@@ -170,7 +166,7 @@ impl AppendQueue {
         }
     }
 
-    pub fn push(&self, payload: Bytes) -> Result<AppendTicket, AppendError> {
+    pub fn push(&self, payload: Bytes, refusals_seen: u64) -> Result<AppendTicket, AppendError> {
         let bytes_max = self.limits.record_bytes_max;
         if payload.len() > bytes_max {
             return Err(AppendError::TooLarge {
@@ -182,6 +178,9 @@ impl AppendQueue {
         let waiting = Waiting { payload, reply };
         let bytes = waiting.bytes_on_disk();
         let mut state = locked(&self.state);
+        if refusals_seen != state.num_refusals {
+            return Err(FullCause::Disk.error());
+        }
         state.admit(bytes, &self.limits)?;
         state.bytes += bytes;
         state.waiting.push_back(waiting);
@@ -220,9 +219,24 @@ impl AppendQueue {
         state.durable_end = durable_end;
     }
 
-    pub fn group_is_refused(&self, bytes: u64) {
+    /// Takes what waits behind the refused group, to be refused with it: one of it may belong behind one of the group.
+    pub fn group_is_refused(&self, group: &mut VecDeque<Waiting>) {
         let mut state = locked(&self.state);
+        state.num_refusals += 1;
+        group.append(&mut state.waiting);
+        let bytes: u64 = group.iter().map(Waiting::bytes_on_disk).sum();
         state.bytes = state.bytes.saturating_sub(bytes);
+    }
+
+    pub fn is_refusing(&self) -> bool {
+        let mut state = locked(&self.state);
+        let undrained = state.undrained_bytes() + state.bytes;
+        state.is_refusing &= undrained > self.limits.resume_bytes;
+        state.is_refusing
+    }
+
+    pub fn num_refusals(&self) -> u64 {
+        locked(&self.state).num_refusals
     }
 
     pub fn is_drained_up_to(&self, position: u64) {

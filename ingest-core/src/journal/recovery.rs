@@ -195,19 +195,6 @@ impl OpenedJournal {
         }
     }
 
-    /// From now on positions count anew for whoever compares them: the database has seen more of this journal
-    /// than there is, so an old copy of the directory was put back, and positions will be used a second time.
-    pub fn begin_new_generation(&mut self) -> Result<u64, StartError> {
-        let meta = Meta {
-            generation: self.meta.generation + 1,
-            ..self.meta
-        };
-        meta.write(&*self.storage)
-            .map_err(Place::of(&*self.storage).start())?;
-        self.meta = meta;
-        Ok(meta.generation)
-    }
-
     /// Makes the tail safe to write after, and starts the threads.
     pub fn start(self, observer: Arc<dyn JournalObserver>) -> Result<JournalHandle, StartError> {
         let storage = Arc::clone(&self.storage);
@@ -229,7 +216,7 @@ impl OpenedJournal {
         self.wipe_tail(layout)?;
         let mut cursor = CursorFile::open(&*self.storage, self.cursor)?;
         // What was read may have been in the page cache only, and segments are about to be freed because of it.
-        cursor.move_to(self.cursor.position, self.meta.generation)?;
+        cursor.note_end(self.scan.end, self.meta.generation)?;
         Ok(cursor)
     }
 

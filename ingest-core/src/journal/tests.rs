@@ -276,15 +276,13 @@ fn a_full_disk_refuses_and_freeing_makes_room() {
         }
         number += 1;
     };
-    assert!(
-        matches!(
-            error,
-            AppendError::Full {
-                cause: FullCause::Disk,
-                ..
-            }
-        ) && error.is_retryable()
-    );
+    assert!(matches!(
+        error,
+        AppendError::Full {
+            cause: FullCause::Disk,
+            ..
+        }
+    ));
     assert_eq!(journal.stats().num_segments, 2);
     // The cursor is writable on the full disk, and the freed segment becomes the next one.
     journal.free_up_to(last.unwrap().end).unwrap();
@@ -497,14 +495,48 @@ fn a_drained_and_closed_journal_has_nothing_undrained() {
 #[test]
 fn a_new_generation_outlives_reopening() {
     let storage = FakeStorage::new(1);
-    let mut opened = open(&storage).unwrap();
-    let id = opened.journal_id();
-    assert_eq!(opened.begin_new_generation().unwrap(), 2);
-    let journal = opened.start(Arc::new(())).unwrap();
+    let journal = start(&storage);
+    let id = journal.journal_id();
+    journal.begin_generation(2).unwrap();
     assert_eq!(journal.generation(), 2);
     drop(journal);
     let opened = open(&storage.cut_power()).unwrap();
     assert_eq!((opened.generation(), opened.journal_id()), (2, id));
+}
+
+#[test]
+fn where_the_journal_ended_is_remembered_until_there_was_an_agreement() {
+    let storage = FakeStorage::new(1);
+    let journal = start(&storage);
+    assert_eq!(journal.unagreed_end(), 0);
+    append(&journal, 1).unwrap();
+    drop(journal);
+    let reopened = start(&storage);
+    assert_eq!(reopened.unagreed_end(), 0, "nobody has agreed since");
+    reopened.note_agreement().unwrap();
+    assert_eq!(reopened.unagreed_end(), u64::MAX);
+    let end = append(&reopened, 2).unwrap().end;
+    drop(reopened);
+    assert!((end..u64::MAX).contains(&start(&storage).unagreed_end()));
+}
+
+#[test]
+fn what_belongs_behind_a_refused_record_is_refused_too() {
+    let storage = FakeStorage::new(1);
+    let journal = start(&storage);
+    wait_until(|| journal.stats().num_segments == 2);
+    storage.set_faults(Faults {
+        bytes_max: Some(storage.bytes()),
+        ..Faults::default()
+    });
+    journal.append(vec![0; 4000]).unwrap().wait().unwrap();
+    journal.append(vec![0; 3000]).unwrap().wait().unwrap();
+    let seen = journal.num_refusals();
+    // It needs a segment for which there is no room; the small one behind it would fit into what is left of this one.
+    let large = journal.append_after(vec![1; 3000], seen);
+    assert!(large.and_then(AppendTicket::wait).is_err());
+    assert!(journal.append_after(vec![2; 8], seen).is_err());
+    journal.append(vec![3; 8]).unwrap().wait().unwrap();
 }
 
 #[test]

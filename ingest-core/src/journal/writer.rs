@@ -77,9 +77,7 @@ impl Writer {
                 }
             };
             // All that is left, not only what did not fit: what follows a refused record may depend on it.
-            self.shared
-                .queue
-                .group_is_refused(group.iter().map(Waiting::bytes_on_disk).sum());
+            self.shared.queue.group_is_refused(group);
             for waiting in group.drain(..) {
                 waiting.answer(Err(answer));
             }

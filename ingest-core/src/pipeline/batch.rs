@@ -78,6 +78,7 @@ pub struct Batch {
     pub sequences: BTreeMap<(Uuid, u64), SequenceRanges>,
     /// By the core's clock, microseconds; the age of the batch.
     pub oldest_received_us: i64,
+    is_filtered: bool,
     payloads: Vec<Bytes>,
     rows: Vec<Slot>,
     rejected: Vec<Slot>,
@@ -164,6 +165,7 @@ impl Batch {
 
     /// Leaves out what `is_stored` says the database has. Returns how many events that were.
     pub fn drop_stored(&mut self, is_stored: impl Fn(Uuid, u64, u64) -> bool) -> usize {
+        self.is_filtered = true;
         let before = self.num_events();
         self.rows
             .retain(|slot| !is_stored(slot.connected, slot.epoch, slot.seq));
@@ -182,9 +184,10 @@ impl Batch {
         self.rows.len()
     }
 
+    /// Was anything left out because the database had it?
     #[must_use]
-    pub fn payload_bytes(&self) -> usize {
-        self.payloads.iter().map(Bytes::len).sum()
+    pub fn is_filtered(&self) -> bool {
+        self.is_filtered
     }
 
     #[must_use]

@@ -2,24 +2,42 @@
 //! lets one attempt through. What waits behind it waits in the journal, so nothing is refused and nothing is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use crate::metrics::Metrics;
-
 const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
+/// As the metrics show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub enum State {
     Closed = 0,
     HalfOpen = 1,
     Open = 2,
 }
 
+/// What others see of a circuit. Half-open until the first answer.
+#[derive(Debug)]
+pub struct CircuitState(AtomicU8);
+
+impl Default for CircuitState {
+    fn default() -> Self {
+        Self(AtomicU8::new(State::HalfOpen as u8))
+    }
+}
+
+impl CircuitState {
+    /// The number of [`State`].
+    #[must_use]
+    pub fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub struct Circuit {
-    metrics: Arc<Metrics>,
+    state: Arc<CircuitState>,
     delays: ExponentialBackoff,
 }
 
@@ -34,15 +52,15 @@ fn delays() -> ExponentialBackoff {
 
 impl Circuit {
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(state: Arc<CircuitState>) -> Self {
         Self {
-            metrics,
+            state,
             delays: delays(),
         }
     }
 
     fn show(&self, state: State) {
-        self.metrics.database_circuit_state.set(state as i64);
+        self.state.0.store(state as u8, Ordering::Relaxed);
     }
 
     /// The database answered.

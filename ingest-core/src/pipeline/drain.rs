@@ -47,8 +47,6 @@ pub struct Drain<S: Sink> {
     pub limits: BatchLimits,
     pub metrics: Arc<Metrics>,
     pub circuit: Circuit,
-    /// Where the journal ended when it was opened; a database cursor beyond it knows a journal that we are a copy of.
-    pub recovered_end: u64,
 }
 
 type Prepared<S> = (Batch, <S as Sink>::Form);
@@ -90,50 +88,69 @@ impl<S: Sink> Drain<S> {
     }
 
     async fn try_agree_on_cursor(&mut self) -> Result<StoredCursor, SinkError> {
+        let journal = &self.lane.journal;
         let ours = StoredCursor {
-            generation: self.lane.journal.generation(),
-            position: self.lane.journal.stats().freed_up_to,
+            generation: journal.generation(),
+            position: journal.stats().freed_up_to,
         };
-        let theirs = self.sink.cursor(ours).await?;
-        // From now on the database's cursor may pass what was recovered, because we move it.
-        match agree(
-            ours,
-            theirs,
-            std::mem::replace(&mut self.recovered_end, u64::MAX),
-        ) {
-            Agreement::Continue => Ok(theirs),
+        let theirs = self.sink.cursor().await?;
+        let agreed = match agree(ours, theirs, journal.unagreed_end()) {
+            Agreement::Continue(theirs) => theirs,
+            Agreement::Begin => {
+                self.sink.set_cursor(ours).await?;
+                ours
+            }
             Agreement::BeginAgain {
                 generation,
                 is_loss,
             } => {
-                if is_loss {
-                    error!(
-                        lane = self.lane.number,
-                        ?ours,
-                        ?theirs,
-                        "database is older than this journal: events that were stored between are gone with the newer database"
-                    );
-                } else {
-                    warn!(
-                        lane = self.lane.number,
-                        ?ours,
-                        ?theirs,
-                        "journal is an older copy of itself: beginning a new generation; nothing is stored twice"
-                    );
-                }
+                self.report_parting(ours, theirs, is_loss);
                 let to = StoredCursor {
                     generation,
                     position: ours.position,
                 };
                 // The database first: a crash between the two then looks like an old journal, which loses nothing.
-                self.sink.reset_cursor(to).await?;
-                self.lane
-                    .journal
-                    .begin_generation(generation)
-                    .map_err(|e| SinkError::Misconfigured(e.to_string()))?;
-                Ok(to)
+                self.sink.set_cursor(to).await?;
+                to
             }
+        };
+        self.note_agreement(agreed.generation).await?;
+        Ok(agreed)
+    }
+
+    fn report_parting(&self, ours: StoredCursor, theirs: Option<StoredCursor>, is_loss: bool) {
+        let lane = self.lane.number;
+        if is_loss {
+            error!(
+                lane,
+                ?ours,
+                ?theirs,
+                "database is older than this journal: events that were stored between are gone with the newer database"
+            );
+        } else {
+            warn!(
+                lane,
+                ?ours,
+                ?theirs,
+                "journal is an older copy of itself: all of it is offered again; nothing is stored twice"
+            );
         }
+    }
+
+    /// Writes down in the journal that it and the database know the same positions.
+    async fn note_agreement(&self, generation: u64) -> Result<(), SinkError> {
+        let journal = self.lane.journal.clone();
+        let noted = spawn_blocking(move || {
+            if journal.generation() != generation {
+                journal.begin_generation(generation)?;
+            }
+            journal.note_agreement().map_err(std::io::Error::other)
+        });
+        let journal_failed = |error: String| SinkError::Misconfigured(format!("journal: {error}"));
+        noted
+            .await
+            .map_err(|error| journal_failed(error.to_string()))?
+            .map_err(|error| journal_failed(error.to_string()))
     }
 
     /// Stores batch after batch. Returns where it was when the database's cursor turned out to stand elsewhere.
@@ -179,6 +196,10 @@ impl<S: Sink> Drain<S> {
                     return self.count(&batch, &outcome);
                 }
                 Err(failure) => self.wait_out(&failure).await,
+            }
+            if batch.is_filtered() {
+                // What it left out was stored in a database that may not be the one that answers next.
+                return false;
             }
             form = S::form(&self.sink.form_settings(), &batch);
         }
@@ -278,7 +299,8 @@ async fn read_batches<S: Sink>(
         if prepared.0.is_empty() {
             continue;
         }
-        lane.note_read(prepared.0.num_events() as u64);
+        let is_all = lane.journal.state().durable_end == reader.position();
+        lane.note_read(prepared.0.num_events() as u64, is_all);
         if sender.send(prepared).await.is_err() {
             return Ok(());
         }
@@ -307,80 +329,32 @@ fn read_batch(reader: &mut JournalReader, limits: BatchLimits) -> Result<Batch, 
 #[derive(Debug, PartialEq, Eq)]
 enum Agreement {
     /// The database's cursor lies within the journal.
-    Continue,
+    Continue(StoredCursor),
+    /// The database meets this journal for the first time.
+    Begin,
     /// One of the two was restored from an older copy. All that the journal holds is offered again under a new
     /// generation; the ranges of stored sequence numbers keep it from being stored twice.
     BeginAgain { generation: u64, is_loss: bool },
 }
 
-fn agree(ours: StoredCursor, theirs: StoredCursor, recovered_end: u64) -> Agreement {
-    let generation = ours.generation.max(theirs.generation) + 1;
-    if theirs.generation != ours.generation || theirs.position > recovered_end {
-        let is_loss = theirs.generation < ours.generation;
-        Agreement::BeginAgain {
-            generation,
-            is_loss,
+/// `unagreed_end`: until the two have agreed once since the journal was opened, a database cursor beyond it knows
+/// a journal that ours is an older copy of; afterwards the cursor moves because we move it.
+fn agree(ours: StoredCursor, theirs: Option<StoredCursor>, unagreed_end: u64) -> Agreement {
+    let begin_again = |known: u64, is_loss| Agreement::BeginAgain {
+        generation: ours.generation.max(known) + 1,
+        is_loss,
+    };
+    match theirs {
+        None if ours.position == 0 => Agreement::Begin,
+        None => begin_again(0, true),
+        Some(theirs) if theirs.generation != ours.generation => {
+            begin_again(theirs.generation, theirs.generation < ours.generation)
         }
-    } else if theirs.position < ours.position {
-        Agreement::BeginAgain {
-            generation,
-            is_loss: true,
-        }
-    } else {
-        Agreement::Continue
+        Some(theirs) if theirs.position > unagreed_end => begin_again(theirs.generation, false),
+        Some(theirs) if theirs.position < ours.position => begin_again(theirs.generation, true),
+        Some(theirs) => Agreement::Continue(theirs),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(generation: u64, position: u64) -> StoredCursor {
-        StoredCursor {
-            generation,
-            position,
-        }
-    }
-
-    #[test]
-    fn a_cursor_within_the_journal_is_followed() {
-        assert_eq!(agree(at(1, 100), at(1, 100), 200), Agreement::Continue);
-        assert_eq!(agree(at(1, 100), at(1, 200), 200), Agreement::Continue);
-    }
-
-    #[test]
-    fn a_cursor_beyond_the_journal_means_that_the_journal_is_an_old_copy() {
-        assert_eq!(
-            agree(at(1, 100), at(1, 201), 200),
-            Agreement::BeginAgain {
-                generation: 2,
-                is_loss: false
-            }
-        );
-        assert_eq!(
-            agree(at(1, 100), at(3, 150), 200),
-            Agreement::BeginAgain {
-                generation: 4,
-                is_loss: false
-            }
-        );
-    }
-
-    #[test]
-    fn a_cursor_before_the_journal_means_that_the_database_is_an_old_copy() {
-        assert_eq!(
-            agree(at(1, 100), at(1, 99), 200),
-            Agreement::BeginAgain {
-                generation: 2,
-                is_loss: true
-            }
-        );
-        assert_eq!(
-            agree(at(2, 100), at(1, 150), 200),
-            Agreement::BeginAgain {
-                generation: 3,
-                is_loss: true
-            }
-        );
-    }
-}
+mod tests;

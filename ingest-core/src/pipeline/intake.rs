@@ -29,8 +29,6 @@ pub struct Queued {
     pub ticket: AppendTicket,
     pub last_seq: u64,
     pub num_events: u64,
-    /// See [`SequenceWindow::num_fallbacks`].
-    pub num_fallbacks: u64,
     /// For the ACK: sequence numbers of events that become dead letters.
     pub rejected: Vec<(u64, RejectCode)>,
 }
@@ -40,6 +38,8 @@ pub enum Refusal {
     JournalFull,
     /// An earlier frame of this connection was refused.
     AfterRefusal,
+    /// It can never be taken: the journal was made with segments too small for it.
+    TooLarge,
     /// The journal is poisoned or closed: the process ends.
     JournalGone,
 }
@@ -50,6 +50,7 @@ impl Refusal {
         match self {
             Self::JournalFull => "journal_full",
             Self::AfterRefusal => "after_refusal",
+            Self::TooLarge => "too_large",
             Self::JournalGone => "journal_gone",
         }
     }
@@ -105,7 +106,12 @@ impl Intake {
 
     fn append(&self, window: &mut SequenceWindow, entry: &Entry<'_>) -> Taken {
         let num_events = u64::from(entry.num_events);
-        match self.lane.journal.append(entry.encode()) {
+        let refusals_seen = window.refusals_seen(self.lane.journal.num_refusals());
+        match self
+            .lane
+            .journal
+            .append_after(entry.encode(), refusals_seen)
+        {
             Ok(ticket) => {
                 window.take(entry.last_seq());
                 self.lane.note_taken(num_events, entry.received_us);
@@ -118,7 +124,6 @@ impl Intake {
                     ticket,
                     last_seq: entry.last_seq(),
                     num_events,
-                    num_fallbacks: window.num_fallbacks(),
                     rejected,
                 })
             }
@@ -126,7 +131,8 @@ impl Intake {
                 window.refuse();
                 Taken::Refused(Refusal::JournalFull)
             }
-            Err(AppendError::Poisoned | AppendError::Closed | AppendError::TooLarge { .. }) => {
+            Err(AppendError::TooLarge { .. }) => Taken::Refused(Refusal::TooLarge),
+            Err(AppendError::Poisoned | AppendError::Closed) => {
                 Taken::Refused(Refusal::JournalGone)
             }
         }
@@ -173,8 +179,6 @@ impl Intake {
         outcome: Result<(), AppendError>,
     ) -> Result<(), Refusal> {
         match outcome {
-            // It is in the journal, but an earlier one is not: it must not be acknowledged before that one.
-            Ok(()) if queued.num_fallbacks != window.num_fallbacks() => Err(Refusal::AfterRefusal),
             Ok(()) => {
                 self.metrics.events_accepted.inc_by(queued.num_events);
                 for (_, code) in &queued.rejected {

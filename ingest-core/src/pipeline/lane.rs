@@ -1,11 +1,13 @@
 //! A lane: one journal and what waits in it for the database. Devices hash to lanes; lanes share nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::circuit::CircuitState;
 use super::clock::now_us;
 use crate::journal::JournalHandle;
 
@@ -13,6 +15,7 @@ use crate::journal::JournalHandle;
 pub struct Lane {
     pub number: u16,
     pub journal: JournalHandle,
+    pub circuit: Arc<CircuitState>,
     num_events_waiting: AtomicU64,
     batch_rows_max: u64,
     is_enough: Notify,
@@ -35,6 +38,7 @@ impl Lane {
         Self {
             number,
             journal,
+            circuit: Arc::default(),
             num_events_waiting: AtomicU64::new(num_events_recovered),
             batch_rows_max: batch_rows_max as u64,
             is_enough: Notify::new(),
@@ -61,13 +65,21 @@ impl Lane {
         }
     }
 
-    /// The drain read events from the journal.
-    pub fn note_read(&self, num_events: u64) {
-        // Events whose append failed were never counted out, so this only ever runs low, never below zero.
+    /// The drain read events from the journal; `is_all` says that it read all there was.
+    pub fn note_read(&self, num_events: u64, is_all: bool) {
+        let left = |waiting: u64| {
+            if is_all {
+                0
+            } else {
+                waiting.saturating_sub(num_events)
+            }
+        };
+        // The count steers when a batch is worth its transaction, no more: it may be a little off, because events are
+        // counted before their append is decided, but it begins anew whenever the journal was read empty.
         let _ =
             self.num_events_waiting
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-                    Some(waiting.saturating_sub(num_events))
+                    Some(left(waiting))
                 });
     }
 

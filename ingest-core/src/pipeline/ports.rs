@@ -51,14 +51,11 @@ pub trait Sink: Send + 'static {
 
     fn form(settings: &Self::FormSettings, batch: &Batch) -> Self::Form;
 
-    /// Reads the cursor; makes it at `initial` when there is none.
-    fn cursor(
-        &mut self,
-        initial: StoredCursor,
-    ) -> impl Future<Output = Result<StoredCursor, SinkError>> + Send;
+    /// Reads the cursor; none when the database does not know this journal.
+    fn cursor(&mut self) -> impl Future<Output = Result<Option<StoredCursor>, SinkError>> + Send;
 
-    /// Sets the cursor, when journal and database have parted (see `drain`).
-    fn reset_cursor(
+    /// Makes the cursor, or sets it when journal and database have parted (see `drain`).
+    fn set_cursor(
         &mut self,
         to: StoredCursor,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;

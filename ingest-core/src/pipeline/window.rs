@@ -1,8 +1,7 @@
 //! What a device may send next: its epoch, and how far its events were taken and became durable.
 //!
-//! Invariants: `durable <= taken`. Nothing at or below `taken` is journaled again by this node, with one exception:
-//! when the journal gives a frame back (disk full), `taken` falls back to `durable`, and frames that were behind it in
-//! the queue may be journaled twice; the drain drops the second copy, by the ranges of what was stored.
+//! Invariants: `durable <= taken`, and nothing is durable behind a hole that we made: once the journal gave a frame
+//! back (disk full), it takes nothing more of what was in flight behind it.
 
 /// Where a device's sequence stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub struct SequenceWindow {
     taken: u64,
     durable: u64,
     is_after_refusal: bool,
-    num_fallbacks: u64,
+    refusals_seen: u64,
 }
 
 impl SequenceWindow {
@@ -137,10 +136,13 @@ impl SequenceWindow {
         self.taken
     }
 
-    /// Changes when a frame was given back: frames that were queued under another number stand behind a hole.
-    #[must_use]
-    pub fn num_fallbacks(&self) -> u64 {
-        self.num_fallbacks
+    /// For [`crate::journal::JournalHandle::append_after`]; `num_refusals` is the journal's count of now.
+    pub fn refusals_seen(&mut self, num_refusals: u64) -> u64 {
+        if self.taken == self.durable {
+            // Nothing is in flight that a new frame could be behind.
+            self.refusals_seen = num_refusals;
+        }
+        self.refusals_seen
     }
 
     /// The journal says that the events up to `seq` are on disk.
@@ -159,7 +161,6 @@ impl SequenceWindow {
     /// The journal gave back a frame that it had in its queue.
     pub fn fall_back(&mut self) {
         self.taken = self.durable;
-        self.num_fallbacks += 1;
         self.refuse();
     }
 }

@@ -1,9 +1,11 @@
 //! One connection to PostgreSQL, made when needed and dropped at the first doubt.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{error::Elapsed, timeout};
-use tokio_postgres::config::SslMode;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
@@ -11,6 +13,10 @@ use tracing::warn;
 use crate::config::DATABASE_DEADLINE;
 use crate::pipeline::ports::SinkError;
 
+/// Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk; and a role's defaults must
+/// not cut a large batch short, for ever.
+const OPTIONS: &str = "-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0 \
+                       -c idle_in_transaction_session_timeout=120000 -c timezone=UTC";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that vanished is noticed within about this, whatever TCP would wait.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -35,10 +41,10 @@ impl Database {
     /// [`DatabaseUrlError`] when the URL does not parse.
     pub fn new(url: &str) -> Result<Self, DatabaseUrlError> {
         let mut config: Config = url.parse()?;
+        let options = [config.get_options().unwrap_or_default(), OPTIONS].join(" ");
         config
             .application_name("hse-ingest")
-            // Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk.
-            .options("-c synchronous_commit=on -c idle_in_transaction_session_timeout=120000 -c timezone=UTC")
+            .options(&options)
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(SILENCE_MAX / 3)
             .keepalives_interval(SILENCE_MAX / 6)
@@ -66,18 +72,13 @@ impl Database {
         tokio::spawn(poll(connection, notices));
         Ok(client)
     }
-
-    #[must_use]
-    pub fn wants_tls(&self) -> bool {
-        self.config.get_ssl_mode() == SslMode::Require
-    }
 }
 
 fn tls() -> Result<MakeRustlsConnect, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -116,8 +117,10 @@ pub fn classify(error: tokio_postgres::Error) -> SinkError {
         return SinkError::Away(describe(&error));
     };
     let class = db.code().code().get(..2).unwrap_or_default();
-    // Wrong password or rights, missing table or function: schema and roles, not the network.
-    if matches!(class, "28" | "3D" | "42") {
+    // Wrong password or rights, missing table or function, a refusal where the data gives no cause for one: schema and
+    // roles, not the network. A missing partition is made at the next attempt.
+    let is_schema = matches!(class, "22" | "23" | "28" | "3D" | "42" | "54");
+    if is_schema && !is_missing_partition(&error) {
         SinkError::Misconfigured(format!("{} ({})", db.message(), db.code().code()))
     } else {
         SinkError::Away(format!("{} ({})", db.message(), db.code().code()))
@@ -135,12 +138,17 @@ fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
+/// Codes of the same classes that come of a table that is not as the migrations made it: a column whose type was changed,
+/// a new column that must not be null. Every row would be refused, and none for its content.
+const NOT_OF_CONTENT: [&str; 4] = ["22P03", "22P04", "23502", "54001"];
+
 /// Does the database refuse the data itself (classes 22, 23 and 54), so that other rows may pass?
 #[must_use]
 pub fn refuses_content(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| {
         let class = db.code().code().get(..2).unwrap_or_default();
-        matches!(class, "22" | "23" | "54") && !is_missing_partition(error)
+        let is_of_content = !NOT_OF_CONTENT.contains(&db.code().code());
+        matches!(class, "22" | "23" | "54") && is_of_content && !is_missing_partition(error)
     })
 }
 
@@ -161,4 +169,34 @@ pub async fn within_deadline<T>(
 ) -> Result<T, SinkError> {
     let late = |_: Elapsed| SinkError::Deadline(DATABASE_DEADLINE);
     timeout(DATABASE_DEADLINE, work).await.map_err(late)?
+}
+
+/// Ends a long conversation with the database only when it stands still: a batch may take its time, row by row even, but
+/// within the deadline something must have been answered or taken.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    pub fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// [`SinkError::Deadline`], or what `work` says.
+    pub async fn watch<T>(
+        &self,
+        work: impl Future<Output = Result<T, SinkError>>,
+    ) -> Result<T, SinkError> {
+        let mut work = pin!(work);
+        loop {
+            let seen = self.0.load(Ordering::Relaxed);
+            match timeout(DATABASE_DEADLINE, work.as_mut()).await {
+                Ok(result) => return result,
+                Err(_) if self.0.load(Ordering::Relaxed) == seen => {
+                    return Err(SinkError::Deadline(DATABASE_DEADLINE));
+                }
+                Err(_) => {}
+            }
+        }
+    }
 }

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::connection::{Database, classify, log_notice, refuses_content, within_deadline};
+use super::connection::{
+    Database, Progress, classify, log_notice, refuses_content, within_deadline,
+};
 use super::copy::{CopyEncoder, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event};
 use super::sink::copy;
 use crate::config::DEAD_LETTER_ATTEMPTS_MAX;
@@ -110,6 +112,12 @@ impl DeadLetterRetry {
     }
 
     async fn retry_due(&self, client: Option<Client>) -> Result<Client, SinkError> {
+        if !self.registry.is_loaded() {
+            // Every child would be unknown, and use up its attempts.
+            return Err(SinkError::Away(
+                "device registry is not loaded yet".to_owned(),
+            ));
+        }
         let mut client = match client {
             Some(client) => client,
             None => self.database.connect(log_notice).await?,
@@ -123,6 +131,7 @@ impl DeadLetterRetry {
         let rows = transaction
             .query(TAKE_DUE, &[&LETTERS_PER_TRANSACTION_MAX])
             .await?;
+        let mut num_stored = 0;
         for row in &rows {
             let letter = Letter::read(row)?;
             match self.try_to_store(&mut transaction, &letter).await? {
@@ -130,12 +139,14 @@ impl DeadLetterRetry {
                     transaction
                         .execute("delete from dead_letters where id = $1", &[&letter.id])
                         .await?;
-                    self.metrics.events_stored.inc();
+                    num_stored += 1;
                 }
                 Err(reason) => self.postpone(&transaction, &letter, &reason).await?,
             }
         }
-        transaction.commit().await
+        transaction.commit().await?;
+        self.metrics.events_stored.inc_by(num_stored);
+        Ok(())
     }
 
     /// The outer error is the connection's, the inner one says why the event still cannot be stored.
@@ -234,12 +245,8 @@ async fn copy_row(savepoint: &Transaction<'_>, table: &str, row: &Row<'_>) -> Re
     let statement = format!("copy {table} ({EVENT_COLUMNS}) from stdin (format binary)");
     let mut rows = CopyEncoder::new(NUM_EVENT_COLUMNS);
     write_event(&mut rows, row);
-    copy(
-        savepoint,
-        &savepoint.prepare(&statement).await?,
-        rows.finish(),
-    )
-    .await
+    let statement = savepoint.prepare(&statement).await?;
+    copy(savepoint, &statement, rows.finish(), &Progress::default()).await
 }
 
 impl Letter {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -71,7 +72,7 @@ pub struct RegistryFollower<Cut: Fn(Vec<Uuid>)> {
 impl<Cut: Fn(Vec<Uuid>)> RegistryFollower<Cut> {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut delays = Circuit::new(Arc::new(Metrics::default()));
+        let mut delays = Circuit::new(Arc::default());
         loop {
             let failure = tokio::select! {
                 () = stop.cancelled() => return,
@@ -95,10 +96,15 @@ impl<Cut: Fn(Vec<Uuid>)> RegistryFollower<Cut> {
 
     async fn follow_one_connection(&self, delays: &mut Circuit) -> Result<(), SinkError> {
         let (sender, mut notifications) = mpsc::channel(NOTIFICATIONS_MAX);
+        let is_overflown = Arc::new(AtomicBool::new(false));
+        let overflown = Arc::clone(&is_overflown);
         let notice = move |message| {
-            if let AsyncMessage::Notification(notification) = message {
-                // A full queue is read as `All` below, because the receiver finds it full.
-                let _ = sender.try_send(Changed::parse(notification.payload()));
+            if let AsyncMessage::Notification(notification) = message
+                && sender
+                    .try_send(Changed::parse(notification.payload()))
+                    .is_err()
+            {
+                overflown.store(true, Ordering::Release);
             }
         };
         let client = self.database.connect(notice).await?;
@@ -124,7 +130,7 @@ impl<Cut: Fn(Vec<Uuid>)> RegistryFollower<Cut> {
                 changed = notifications.recv() => {
                     let Some(mut changed) = changed else { return Ok(()) };
                     sleep(GATHER).await;
-                    if notifications.len() >= NOTIFICATIONS_MAX {
+                    if is_overflown.swap(false, Ordering::AcqRel) {
                         changed = Changed::All;
                     }
                     while let Ok(more) = notifications.try_recv() {

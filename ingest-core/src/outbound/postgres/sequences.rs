@@ -1,11 +1,13 @@
 //! What was stored of each (device, epoch), read and extended under the row's lock.
 //!
-//! Rows are locked in the order of their key by every drain of every node, so drains wait for each other and never
-//! deadlock. A row that is missing is made first: two nodes that store the first events of one device then meet at it.
+//! Every drain of every node locks rows in the order of their key, so drains wait for each other and rarely deadlock; a
+//! deadlock is an attempt more. A row that is missing is made first: two nodes that store the first events of one device
+//! then meet at it.
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::{Error, Transaction};
+use tracing::error;
 use uuid::Uuid;
 
 use crate::pipeline::ranges::SequenceRanges;
@@ -82,7 +84,11 @@ pub async fn extend(
     added: &Sequences,
 ) -> Result<(), Error> {
     for (key, ranges) in added {
-        stored.entry(*key).or_default().extend(ranges);
+        let merged = stored.entry(*key).or_default();
+        merged.extend(ranges);
+        if merged.num_closed_gaps() > 0 {
+            error!(device_id = %key.0, epoch = key.1, "device leaves too many gaps in its sequence; events that would fill the oldest are given up");
+        }
     }
     let (devices, epochs) = columns(stored.keys().copied());
     let multiranges: Vec<String> = stored.values().map(SequenceRanges::to_multirange).collect();

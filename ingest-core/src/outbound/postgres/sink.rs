@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Error, Statement, Transaction};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::connection::{Database, classify, log_notice, refuses_content, within_deadline};
+use super::connection::{Database, Progress, classify, log_notice, refuses_content};
 use super::copy::{
     CopyEncoder, DEAD_LETTER_COLUMNS, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event,
 };
@@ -40,6 +40,8 @@ pub struct PostgresSink {
 
 struct Connected {
     client: Client,
+    /// Of the conversation under way.
+    progress: Progress,
     has_partitions: bool,
     known_days: HashSet<i64>,
     copy_events: Statement,
@@ -78,15 +80,18 @@ impl PostgresSink {
         work: impl AsyncFnOnce(&mut Connected, &SinkSettings) -> Result<T, Error>,
     ) -> Result<T, SinkError> {
         let connected = self.connected.take();
-        let (connected, result) = within_deadline(async {
-            let mut connected = match connected {
-                Some(connected) => connected,
-                None => self.connect().await?,
-            };
-            let result = work(&mut connected, &self.settings).await;
-            Ok((connected, result))
-        })
-        .await?;
+        let progress = Progress::default();
+        let (connected, result) = progress
+            .watch(async {
+                let mut connected = match connected {
+                    Some(connected) => connected,
+                    None => self.connect().await?,
+                };
+                connected.progress = progress.clone();
+                let result = work(&mut connected, &self.settings).await;
+                Ok((connected, result))
+            })
+            .await?;
         if result.is_ok() {
             self.connected = Some(connected);
         }
@@ -106,10 +111,9 @@ impl Sink for PostgresSink {
         encode(batch, relevant, &RefusedRows::new())
     }
 
-    async fn cursor(&mut self, initial: StoredCursor) -> Result<StoredCursor, SinkError> {
+    async fn cursor(&mut self) -> Result<Option<StoredCursor>, SinkError> {
         self.with_connection(async |connected, settings| {
             let transaction = connected.client.transaction().await?;
-            make_cursor(&transaction, settings, initial).await?;
             let cursor = lock_cursor(&transaction, settings.journal_id).await?;
             transaction.commit().await?;
             Ok(cursor)
@@ -117,10 +121,10 @@ impl Sink for PostgresSink {
         .await
     }
 
-    async fn reset_cursor(&mut self, to: StoredCursor) -> Result<(), SinkError> {
+    async fn set_cursor(&mut self, to: StoredCursor) -> Result<(), SinkError> {
         self.with_connection(async |connected, settings| {
             let transaction = connected.client.transaction().await?;
-            lock_cursor(&transaction, settings.journal_id).await?;
+            make_cursor(&transaction, settings, to).await?;
             move_cursor(&transaction, settings, to).await?;
             transaction.commit().await
         })
@@ -158,6 +162,7 @@ impl Connected {
             false => None,
         };
         Ok(Self {
+            progress: Progress::default(),
             has_partitions,
             known_days: HashSet::new(),
             copy_events: client
@@ -182,26 +187,23 @@ impl Connected {
         self.ensure_partitions(batch).await?;
         let transaction = self.client.transaction().await?;
         let cursor = lock_cursor(&transaction, settings.journal_id).await?;
-        if cursor
-            == (StoredCursor {
+        let at = |position| {
+            Some(StoredCursor {
                 generation,
-                position: batch.end,
+                position,
             })
-        {
+        };
+        if cursor == at(batch.end) {
             return Ok(StoreOutcome::WasStored);
         }
-        if cursor
-            != (StoredCursor {
-                generation,
-                position: batch.start,
-            })
-        {
+        if cursor != at(batch.start) {
             return Ok(StoreOutcome::Moved);
         }
         let stored = sequences::lock(&transaction, &batch.sequences).await?;
         let (num_already_stored, form) =
             leave_out_stored(batch, &stored, form, &settings.relevant_event_types);
         let statements = Statements {
+            progress: &self.progress,
             events: &self.copy_events,
             outbox: &self.copy_outbox,
             dead_letters: &self.copy_dead_letters,
@@ -240,6 +242,7 @@ impl Connected {
             if !self.known_days.contains(&day_us) {
                 let ensure = "select ensure_event_partitions(d, d) from (select to_timestamp($1::int8 / 1000000) as d) day";
                 self.client.query_one(ensure, &[&day_us]).await?;
+                self.progress.note();
                 self.known_days.insert(day_us);
             }
         }
@@ -249,6 +252,7 @@ impl Connected {
 
 /// Where the pieces of a batch go.
 struct Statements<'a> {
+    progress: &'a Progress,
     events: &'a Statement,
     outbox: &'a Statement,
     dead_letters: &'a Statement,
@@ -258,68 +262,87 @@ struct Statements<'a> {
 impl Statements<'_> {
     async fn copy_all<'t>(
         &self,
-        mut transaction: Transaction<'t>,
+        transaction: Transaction<'t>,
         batch: &Batch,
         mut form: Encoded,
         relevant: &HashSet<String>,
     ) -> Result<(Transaction<'t>, RefusedRows), Error> {
         let mut refused = RefusedRows::new();
-        let savepoint = transaction.transaction().await?;
-        match copy(&savepoint, self.events, std::mem::take(&mut form.events)).await {
-            Ok(()) => savepoint.commit().await?,
-            Err(error) if refuses_content(&error) => {
-                savepoint.rollback().await?;
-                warn!(%error, rows = batch.num_rows(), "database refuses a row; looking for it");
-                refused = self.copy_passing(&mut transaction, batch).await?;
-                form = encode(batch, relevant, &refused);
-            }
-            Err(error) => return Err(error),
+        let events = std::mem::take(&mut form.events);
+        if let Err(refusal) = self.try_copy_events(&transaction, events).await? {
+            warn!(%refusal, rows = batch.num_rows(), "database refuses a row; looking for it");
+            refused = self.copy_passing(&transaction, batch).await?;
+            form = encode(batch, relevant, &refused);
         }
-        copy(&transaction, self.outbox, form.outbox).await?;
-        copy(
+        self.copy(&transaction, self.outbox, form.outbox).await?;
+        self.copy(
             &transaction,
             self.dead_letters,
             encode_dead_letters(batch, &refused),
         )
         .await?;
         if let Some(rollup_dirty) = self.rollup_dirty {
-            copy(&transaction, rollup_dirty, form.rollup_dirty).await?;
+            self.copy(&transaction, rollup_dirty, form.rollup_dirty)
+                .await?;
         }
         Ok((transaction, refused))
+    }
+
+    /// The inner error is the database's refusal of a row; then nothing was copied and the transaction goes on.
+    async fn try_copy_events(
+        &self,
+        transaction: &Transaction<'_>,
+        pieces: Vec<Bytes>,
+    ) -> Result<Result<(), Error>, Error> {
+        transaction.batch_execute("savepoint events").await?;
+        let copied = self.copy(transaction, self.events, pieces).await;
+        let end = match &copied {
+            Ok(()) => "release savepoint events",
+            Err(error) if refuses_content(error) => {
+                "rollback to savepoint events; release savepoint events"
+            }
+            Err(_) => return copied.map(Ok),
+        };
+        transaction.batch_execute(end).await?;
+        Ok(copied)
     }
 
     /// Copies the rows that the database takes, halving what it refuses until single rows are left.
     async fn copy_passing(
         &self,
-        transaction: &mut Transaction<'_>,
+        transaction: &Transaction<'_>,
         batch: &Batch,
     ) -> Result<RefusedRows, Error> {
         let mut refused = RefusedRows::new();
         let mut left: Vec<Range<usize>> = Vec::from_iter(std::iter::once(0..batch.num_rows()));
         while let Some(range) = left.pop() {
-            let savepoint = transaction.transaction().await?;
             let mut rows = CopyEncoder::new(NUM_EVENT_COLUMNS);
-            batch
-                .rows_in(range.clone())
-                .for_each(|row| write_event(&mut rows, &row));
-            match copy(&savepoint, self.events, rows.finish()).await {
-                Ok(()) => savepoint.commit().await?,
-                Err(error) if refuses_content(&error) => {
-                    savepoint.rollback().await?;
-                    if range.len() == 1 {
-                        let reason = error
-                            .as_db_error()
-                            .map_or_else(String::new, ToString::to_string);
-                        refused.insert(range.start, reason);
-                    } else {
-                        let middle = range.start + range.len() / 2;
-                        left.extend([range.start..middle, middle..range.end]);
-                    }
+            let in_range = batch.rows_in(range.clone());
+            in_range.for_each(|row| write_event(&mut rows, &row));
+            match self.try_copy_events(transaction, rows.finish()).await? {
+                Ok(()) => {}
+                Err(refusal) if range.len() == 1 => {
+                    let reason = refusal
+                        .as_db_error()
+                        .map_or_else(String::new, ToString::to_string);
+                    refused.insert(range.start, reason);
                 }
-                Err(error) => return Err(error),
+                Err(_) => {
+                    let middle = range.start + range.len() / 2;
+                    left.extend([range.start..middle, middle..range.end]);
+                }
             }
         }
         Ok(refused)
+    }
+
+    async fn copy(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &Statement,
+        pieces: Vec<Bytes>,
+    ) -> Result<(), Error> {
+        copy(transaction, statement, pieces, self.progress).await
     }
 }
 
@@ -328,6 +351,7 @@ pub(super) async fn copy(
     transaction: &Transaction<'_>,
     statement: &Statement,
     pieces: Vec<Bytes>,
+    progress: &Progress,
 ) -> Result<(), Error> {
     if pieces.is_empty() {
         return Ok(());
@@ -338,8 +362,11 @@ pub(super) async fn copy(
         if sink.send(piece).await.is_err() {
             break;
         }
+        progress.note();
     }
-    sink.finish().await.map(drop)
+    let finished = sink.finish().await.map(drop);
+    progress.note();
+    finished
 }
 
 /// Drops what the database has. Rare: a device moved between nodes, or a journal was offered again.
@@ -409,17 +436,20 @@ async fn make_cursor(
     Ok(())
 }
 
+/// None when the database does not know this journal.
 async fn lock_cursor(
     transaction: &Transaction<'_>,
     journal_id: Uuid,
-) -> Result<StoredCursor, Error> {
+) -> Result<Option<StoredCursor>, Error> {
     let select = "select generation, position from ingest_cursor where journal_id = $1 for update";
-    let row = transaction.query_one(select, &[&journal_id]).await?;
+    let Some(row) = transaction.query_opt(select, &[&journal_id]).await? else {
+        return Ok(None);
+    };
     let (generation, position): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(StoredCursor {
+    Ok(Some(StoredCursor {
         generation: generation.cast_unsigned(),
         position: position.cast_unsigned(),
-    })
+    }))
 }
 
 async fn move_cursor(
