@@ -23,6 +23,7 @@ from benches.report import CheckFailed, check
 STOP_TIMEOUT_SECONDS = 120.0
 DRAIN_TIMEOUT_SECONDS = 300.0
 POLL_SECONDS = 0.1
+TRUNCATE_ATTEMPTS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class Stack:
             tables = ["device_events", "event_outbox", "dead_letters"]
             if connection.execute("select to_regclass('rollup_dirty')").fetchone() != (None,):
                 tables.append("rollup_dirty")
-            connection.execute(f"truncate {', '.join(tables)}")
+            _truncate(connection, tables)
             connection.execute("checkpoint")
 
     def num_rows(self) -> int:
@@ -143,6 +144,17 @@ def wait_until(is_so: Callable[[], bool], what: str, *, timeout_seconds: float) 
         if time.monotonic() > deadline:
             raise CheckFailed(f"after {timeout_seconds:.0f} s it is still not so that {what}")
         time.sleep(POLL_SECONDS)
+
+
+def _truncate(connection: psycopg.Connection[tuple[Any, ...]], tables: list[str]) -> None:
+    """Truncate, and again when a background job of the database took its locks in another order."""
+    for _ in range(TRUNCATE_ATTEMPTS_MAX - 1):
+        try:
+            connection.execute(f"truncate {', '.join(tables)}")
+        except psycopg.errors.DeadlockDetected:
+            continue
+        return
+    connection.execute(f"truncate {', '.join(tables)}")
 
 
 def _published(process: subprocess.Popen[str], data_dir: Path) -> Stack:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from benches.context import Context
-from benches.report import NotMeasured, Result, Wanted, figure_of
+from benches.report import NotMeasured, Result, Wanted, check, figure_of
 from benches.scenarios.sustained import CHILDREN, GATEWAYS, SORT_ROWS, copy_floor, measure_variant
-from benches.stack import running
+from benches.stack import Stack, running
 
 NAME = "columnstore"
 DATABASE = "hse_bench"
@@ -37,6 +37,8 @@ def measure(context: Context) -> Result:
                 for variant in ("hse", "f3_arrival", "f3_sorted"):
                     steps.next(f"round {number + 1}: {variant}")
                     one[variant] = measure_variant(context, stack, fleet, variant, context.seconds)
+                    if variant == "hse":
+                        _check_columnstore(stack)
                 steps.next(f"round {number + 1}: COPY to the columnstore")
                 stack.empty_events()
                 one["f3_direct"] = copy_floor(
@@ -60,6 +62,17 @@ def measure(context: Context) -> Result:
         figure_of("COPY direct, sorted, 50 000 rows each", "rows/s", rounds, "f3_direct_rows_per_s"),
     )
     return Result(scenario=NAME, figures=figures, rounds=tuple(rounds), notes=(f"{facts}",))
+
+
+def _check_columnstore(stack: Stack) -> None:
+    """See that the rows went where the scenario says."""
+    query = """
+        select count(*) filter (where is_compressed), count(*)
+        from timescaledb_information.chunks where hypertable_name = 'device_events'
+    """
+    with stack.connect() as connection:
+        row = connection.execute(query).fetchone()
+    check(row is not None and 0 < row[0] == row[1], f"columnstore chunks, all chunks: {row}")
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def _profile(context: Context, stack: Stack, fleet: Fleet) -> list[str]:
     if shutil.which("perf") is None:
         return ["no profile: perf is not installed"]
     data = stack.data_dir / "perf.data"
-    record = ["perf", "record", "-q", "-F", "499", "-p", str(stack.pid("ingest")), "-o", str(data), "--", "sleep"]
+    record = ["perf", "record", "-q", "-F", "1999", "-p", str(stack.pid("ingest")), "-o", str(data), "--", "sleep"]
     recording = subprocess.Popen([*record, str(PROFILE_SECONDS)], stderr=subprocess.DEVNULL)
     _load(context, stack, fleet, PROFILE_SECONDS)
     stack.wait_until_drained()
@@ -138,7 +138,10 @@ def _profile(context: Context, stack: Stack, fleet: Fleet) -> list[str]:
         "0.7",
     ]
     done = subprocess.run(report, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [" ".join(line.split()) for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    # perf ends each line with the columns of inlined callers, which are empty here.
+    lines = [
+        " ".join(line.split()).removesuffix(" - -") for line in done.stdout.splitlines() if line and line[0] != "#"
+    ]
     return lines[:PROFILE_LINES_MAX]
 
 
