@@ -60,7 +60,7 @@ check: $(VENV)/extension ## formatting, lints, types, layers, sizes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest hse._ingest_core
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/checks
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 

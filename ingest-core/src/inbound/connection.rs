@@ -14,87 +14,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::end::{End, auth_failed, internal, say_end, shutting_down};
 use super::wire::Wire;
-use crate::config::{AFTER_REFUSAL_MAX, BUSY_RETRY_AFTER, LAST_WORDS_TIMEOUT, WRITE_TIMEOUT};
+use crate::config::{AFTER_REFUSAL_MAX, BUSY_RETRY_AFTER, WRITE_TIMEOUT};
 use crate::event::RejectCode;
 use crate::frame::{
-    ErrorCode, FRAME_BYTES_MAX_BEFORE_HELLO, FrameError, Hello, Incoming, Outgoing,
-    PROTOCOL_VERSION,
+    ErrorCode, FRAME_BYTES_MAX_BEFORE_HELLO, Hello, Incoming, Outgoing, PROTOCOL_VERSION,
 };
 use crate::journal::AppendError;
-use crate::metrics::{Code, Kind};
+use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
-use crate::pipeline::sessions::{EndReason, Session, TakeOverError};
+use crate::pipeline::sessions::Session;
 use crate::pipeline::window::Watermark;
-
-/// How a connection ends.
-#[derive(Debug)]
-enum End {
-    /// The device said BYE or closed its side.
-    Closed,
-    /// The socket broke, or the device did not read for too long: there is nobody to tell.
-    Broken(io::Error),
-    /// The device is told why.
-    Error(ErrorCode, String),
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        Self::Error(error.code(), error.to_string())
-    }
-}
-
-impl From<TakeOverError> for End {
-    fn from(error: TakeOverError) -> Self {
-        match error {
-            TakeOverError::StaleEpoch(stale) => {
-                Self::Error(ErrorCode::StaleEpoch, stale.to_string())
-            }
-            TakeOverError::Superseded => EndReason::Superseded.into(),
-        }
-    }
-}
-
-impl From<EndReason> for End {
-    fn from(reason: EndReason) -> Self {
-        match reason {
-            EndReason::Superseded => Self::Error(
-                ErrorCode::Superseded,
-                "this device connected again".to_owned(),
-            ),
-            EndReason::Revoked => auth_failed(),
-        }
-    }
-}
-
-fn auth_failed() -> End {
-    End::Error(
-        ErrorCode::AuthFailed,
-        "unknown device, wrong token, or disabled device".to_owned(),
-    )
-}
-
-fn shutting_down() -> End {
-    End::Error(
-        ErrorCode::ShuttingDown,
-        "this node is stopping: reconnect after a random delay".to_owned(),
-    )
-}
-
-fn internal() -> End {
-    End::Error(
-        ErrorCode::Internal,
-        "this node cannot make events durable: reconnect after a random delay".to_owned(),
-    )
-}
 
 /// Serves one connection to its end.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S) {
@@ -112,31 +45,6 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S) {
         End::Broken(error) => debug!(%error, "connection broke"),
         End::Error(code, message) => debug!(%code, message, "connection ended"),
     }
-}
-
-/// Tells the device why, if it can still be told.
-async fn say_end<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, wire: &mut Wire<S>, end: &End) {
-    match end {
-        End::Broken(_) => return,
-        End::Closed => {}
-        End::Error(code, message) => {
-            node.metrics
-                .errors
-                .get_or_create(&Code {
-                    code: code.as_str(),
-                })
-                .inc();
-            wire.queue(&Outgoing::Error {
-                code: *code,
-                message,
-            });
-        }
-    }
-    // The peer may be gone already; there is nobody left to tell.
-    let _ = timeout(LAST_WORDS_TIMEOUT, async {
-        wire.flush().await.and(wire.shutdown().await)
-    })
-    .await;
 }
 
 /// A device that has shown who it is.

@@ -4,6 +4,7 @@
 //! listener    accepts, counts, sets up TLS
 //! wire        bytes <-> frames, for both forms of HDP/1
 //! connection  one device: HELLO, then events in and acknowledgements out
+//! end         how a connection ends, and its last words
 //! http        health and metrics
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! costs its own task and buffers and nobody else's time.
 
 pub mod connection;
+pub mod end;
 pub mod http;
 pub mod listener;
 pub mod wire;
