@@ -71,6 +71,8 @@ impl<S: Sink> Drain<S> {
                 position = ended,
                 "database cursor moved under the drain; reading it again"
             );
+            // Somebody else moves it; two that take turns must not do so as fast as they can.
+            self.circuit.open().await;
         }
     }
 
