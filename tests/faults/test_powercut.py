@@ -41,6 +41,6 @@ async def test_power_cuts_lose_and_double_nothing(database: Database, tmp_path: 
 @pytest.mark.skipif(why_no_strace() is not None, reason=why_no_strace() or "")
 async def test_power_cuts_are_noticed_when_the_core_only_pretends_to_sync(database: Database, tmp_path: Path) -> None:
     """The test above can fail: with syncs that do nothing, acknowledged events are gone."""
+    pretence = pretending("fdatasync,fsync")
     with pytest.raises(AssertionError, match="lost"):
-        pretence = pretending("fdatasync,fsync")
         await survive_cuts(tmp_path, database, NUM_CUTS, seed=1, wrapper=pretence, store_seconds=5.0)
