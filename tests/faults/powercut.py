@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.checker import Checker
@@ -22,28 +23,38 @@ from tests.faults.recorder import Record, Recorder
 EVENTS_BETWEEN_CUTS_MAX = 2000
 # A pause, so that a cut often falls between a write and its sync and not only into a stream of full groups.
 PLAN = Plan(events_per_frame=(1, 100), padding=200, pause_seconds=0.002)
+# The drain takes its time, so that at a cut many acknowledged events are in the journal and nowhere else.
+BATCH_AGE_MS_MAX = 1000
 
 
-async def survive_cuts(directory: Path, database: Database, num_cuts: int, *, seed: int) -> Record:
+async def survive_cuts(
+    directory: Path,
+    database: Database,
+    num_cuts: int,
+    *,
+    seed: int,
+    wrapper: Sequence[str] = (),
+    store_seconds: float = 60.0,
+) -> Record:
     """Run devices against a core whose power is cut `num_cuts` times; return the record, or fail with what was broken."""
     chance = random.Random(seed)
     fleet = database.add_devices(6)
     recorder = Recorder(directory / "record")
     checker = Checker(recorder.path, database.url)
     async with PowerCutDisk(directory / "disk").in_use() as disk:
-        core = Core(disk.mount_point / "core", database.url)
+        core = Core(disk.mount_point / "core", database.url, batch_age_ms_max=BATCH_AGE_MS_MAX)
         core.log_path = directory / "core.log"
         try:
             async with Load(core.port, fleet, recorder, PLAN, seed=seed) as load:
                 for _ in range(num_cuts):
-                    core.start()
+                    core.start(wrapper)
                     await load.progress(chance.randint(1, EVENTS_BETWEEN_CUTS_MAX))
                     await cut(core, disk, is_core_first=chance.random() < 0.5)
                     assert recorder.num_broken == 0, checker.violations()
                     await disk.power_on()
-                await core.started()
+                await core.started(wrapper)
                 await load.settle()
-                await checker.until_stored()
+                await checker.until_stored(seconds=store_seconds)
                 assert await core.stop() == 0, core.tail()
         finally:
             core.clean_up()

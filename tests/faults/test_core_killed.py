@@ -22,7 +22,7 @@ async def test_a_core_killed_again_and_again_under_load_loses_and_doubles_nothin
     lanes: int, num_kills: int, new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker
 ) -> None:
     chance = random.Random(lanes)
-    core = new_core(lanes=lanes)
+    core = new_core(lanes=lanes, batch_age_ms_max=300)  # much is in the journal only, at every kill
     async with Load(core.port, fleet, recorder) as load:
         for kill in range(num_kills):
             core.start()
