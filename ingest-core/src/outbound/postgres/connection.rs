@@ -95,7 +95,7 @@ where
         match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(message)) => notices(message),
             Some(Err(error)) => {
-                warn!(%error, "database connection ended");
+                warn!(error = describe(&error), "database connection ended");
                 return;
             }
             None => return,
@@ -128,7 +128,8 @@ pub fn classify(error: tokio_postgres::Error) -> SinkError {
 }
 
 /// tokio-postgres names only the kind of a failure; its causes say what happened.
-fn describe(error: &tokio_postgres::Error) -> String {
+#[must_use]
+pub fn describe(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

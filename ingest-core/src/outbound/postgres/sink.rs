@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Error, Statement, Transaction};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::connection::{Database, Progress, classify, log_notice, refuses_content};
+use super::connection::{Database, Progress, classify, describe, log_notice, refuses_content};
 use super::copy::{
     CopyEncoder, DEAD_LETTER_COLUMNS, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event,
 };
@@ -270,7 +270,11 @@ impl Statements<'_> {
         let mut refused = RefusedRows::new();
         let events = std::mem::take(&mut form.events);
         if let Err(refusal) = self.try_copy_events(&transaction, events).await? {
-            warn!(%refusal, rows = batch.num_rows(), "database refuses a row; looking for it");
+            warn!(
+                refusal = describe(&refusal),
+                rows = batch.num_rows(),
+                "database refuses a row; looking for it"
+            );
             refused = self.copy_passing(&transaction, batch).await?;
             form = encode(batch, relevant, &refused);
         }
