@@ -25,7 +25,8 @@ STATE_STYLES = {
     State.WAITING: "bold red",
     State.STOPPED: "dim",
 }
-CIRCUIT_STYLES = {"closed": "green", "half-open": "yellow", "open": "bold red"}
+# What the drain's circuit breaker says of the database, in words that say it to people.
+CIRCUITS = {"closed": ("answers", "green"), "half-open": ("being tried", "yellow"), "open": ("away", "bold red")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,7 @@ def _flow(picture: Picture) -> RenderableType:
         _figure("drain lag", UNKNOWN if core is None else f"{core.drain_lag_seconds:.2f} s"),
         _figure(
             "database",
-            "not reached" if core is None else core.circuit,
-            CIRCUIT_STYLES.get(core.circuit if core else "", "red"),
+            *CIRCUITS.get(core.circuit if core else "", ("not reached", "red")),
         ),
         _figure(
             "dead letters",
@@ -138,7 +138,7 @@ def _places(published: Published | None) -> RenderableType:
         places.add_row("metrics", f"http://127.0.0.1:{ports['ingest_http']}/metrics")
         places.add_row("database", without_password(published.database_url))
         places.add_row("redis", without_password(published.redis_url))
-        places.add_row("data", published.data_dir)
+        places.add_row("data", _short(published.data_dir))
     return places
 
 
@@ -178,3 +178,9 @@ def _bytes(count: float) -> str:
             return f"{count:,.0f} {unit}"
         count /= 1024
     return f"{count:,.1f} GiB"
+
+
+def _short(path: str) -> str:
+    """Return the path as one would type it here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
