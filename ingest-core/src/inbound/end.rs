@@ -41,7 +41,7 @@ impl From<TakeOverError> for End {
             TakeOverError::StaleEpoch(stale) => {
                 Self::Error(ErrorCode::StaleEpoch, stale.to_string())
             }
-            TakeOverError::Superseded => EndReason::Superseded.into(),
+            TakeOverError::Ended(reason) => reason.into(),
         }
     }
 }

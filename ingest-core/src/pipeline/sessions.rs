@@ -65,8 +65,8 @@ pub struct Session {
 pub enum TakeOverError {
     #[error(transparent)]
     StaleEpoch(#[from] StaleEpoch),
-    #[error("this device connected again")]
-    Superseded,
+    #[error("ended while it waited: {0:?}")]
+    Ended(EndReason),
 }
 
 impl Sessions {
@@ -78,7 +78,7 @@ impl Sessions {
     /// far the registry says that its events were stored. Returns the session and `last_seq` for its WELCOME.
     ///
     /// # Errors
-    /// [`TakeOverError`]: the epoch is below one that was used, or yet another connection took over meanwhile.
+    /// [`TakeOverError`]: the epoch is below one that was used, or the connection was ended while it waited.
     pub async fn take_over(
         &self,
         device_id: Uuid,
@@ -105,7 +105,7 @@ impl Sessions {
         };
         let mut window = tokio::select! {
             biased;
-            _ = end.received() => return Err(TakeOverError::Superseded),
+            reason = end.received() => return Err(TakeOverError::Ended(reason)),
             window = window.lock_owned() => window,
         };
         let last_seq = window.resume(epoch, known)?;
@@ -186,7 +186,10 @@ mod tests {
         let middle = taking(&sessions);
         assert_eq!(oldest.end.received().await, EndReason::Superseded);
         let newest = taking(&sessions);
-        assert_eq!(middle.await.unwrap(), Some(TakeOverError::Superseded));
+        assert_eq!(
+            middle.await.unwrap(),
+            Some(TakeOverError::Ended(EndReason::Superseded))
+        );
         drop(oldest);
         assert_eq!(newest.await.unwrap(), None);
     }
@@ -198,6 +201,17 @@ mod tests {
         let stale = take(&sessions, 2).await.err();
         assert_eq!(stale, Some(StaleEpoch { said: 2, known: 3 }.into()));
         assert!(!live.end.token.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_is_told_why_it_gets_nothing() {
+        let sessions = Arc::new(Sessions::default());
+        let live = take(&sessions, 1).await.unwrap();
+        let waiting = taking(&sessions);
+        assert_eq!(live.end.received().await, EndReason::Superseded);
+        sessions.revoke(&[DEVICE]);
+        let told = waiting.await.unwrap();
+        assert_eq!(told, Some(TakeOverError::Ended(EndReason::Revoked)));
     }
 
     #[tokio::test]
