@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from hse.supervision.machine import answers_ok
-from hse.supervision.readings import parse_core
+from hse.supervision.readings import CoreReading, parse_core
 from tests.conftest import wait_until
 
 # Everything together, on a machine that may be busy.
@@ -142,12 +143,15 @@ def test_a_second_one_on_the_same_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_view_finds_its_numbers_in_the_cores_metrics(tmp_path: Path) -> None:
-    import urllib.request
-
     with up(tmp_path / "data", "--no-demo") as (_, told):
-        with urllib.request.urlopen(f"http://127.0.0.1:{told['ports']['ingest_http']}/metrics") as answer:
-            reading = parse_core(answer.read().decode(), time.monotonic())
-        assert reading.circuit == "closed"
+
+        def read_core() -> CoreReading:
+            with urllib.request.urlopen(f"http://127.0.0.1:{told['ports']['ingest_http']}/metrics") as answer:
+                return parse_core(answer.read().decode(), time.monotonic())
+
+        # The core is ready for devices before it has met the database.
+        wait_until(lambda: read_core().circuit == "closed", "the drain has met the database")
+        reading = read_core()
         assert reading.events_accepted == 0
         assert reading.journal_segments > 0
         assert reading.ack_latency[-1][0] == float("inf")
