@@ -30,6 +30,7 @@ pub struct Running {
     pub(crate) drains: JoinSet<Result<(), DrainError>>,
     pub(crate) followers: Vec<JoinHandle<()>>,
 }
+
 impl Running {
     /// Serves until `stop` is set or the node fails; then stops in order. Returns the process's exit code.
     pub async fn until_stopped(mut self, stop: CancellationToken) -> i32 {

@@ -76,11 +76,6 @@ impl SequenceRanges {
         self.num_closed_gaps
     }
 
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// The text form of an `int8multirange`, for example `{[1,101),[120,121)}`.
     #[must_use]
     pub fn to_multirange(&self) -> String {

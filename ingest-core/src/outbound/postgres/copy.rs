@@ -110,11 +110,6 @@ impl CopyEncoder {
         }
     }
 
-    #[must_use]
-    pub fn num_rows(&self) -> usize {
-        self.num_rows
-    }
-
     /// The stream's pieces, or none when there is no row.
     #[must_use]
     pub fn finish(mut self) -> Vec<Bytes> {

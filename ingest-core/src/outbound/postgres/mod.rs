@@ -20,7 +20,6 @@ mod sequences;
 mod sink;
 
 pub use connection::{Database, DatabaseUrlError};
-pub use copy::{CopyEncoder, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event};
 pub use dead_letters::DeadLetterRetry;
 pub use registry::RegistryFollower;
 pub use sink::{PostgresSink, SinkSettings};
