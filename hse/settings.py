@@ -20,6 +20,9 @@ PORT_MAX = 65_535
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
+WEB_SCHEMES = ("https", "http")
+SMTP_SCHEMES = ("smtp", "smtps")
+SECRET_KEY_CHARS_MIN = 32
 STORAGE_FORMS = ("auto", "timescaledb", "partitions")
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 
@@ -41,10 +44,11 @@ def _setting(
     schemes: tuple[str, ...] = (),
     name: str | None = None,
     is_for_ingest: bool = True,
+    is_secret: bool = False,
 ) -> Any:
     """Declare one setting; a `default` of None says that it may be left out, unless a command requires it.
 
-    What has `schemes` is a URL that may hold a password, and is not shown.
+    What has `schemes` is a URL that may hold a password, and is not shown; nor is what `is_secret`.
     """
     metadata = {
         "minimum": minimum,
@@ -54,7 +58,7 @@ def _setting(
         "name": name,
         "is_for_ingest": is_for_ingest,
     }
-    return field(default=default, metadata=metadata, repr=not schemes)
+    return field(default=default, metadata=metadata, repr=not schemes and not is_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,18 @@ class Settings:
     inflight_frames_max: int = _setting(64, minimum=1)
     hello_timeout_s: int = _setting(10, minimum=1)
     keepalive_s: int = _setting(60, minimum=1)
+
+    api_port: int = _setting(8080, maximum=PORT_MAX, is_for_ingest=False)
+    api_database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_for_ingest=False)
+    api_pool_size: int = _setting(10, minimum=1, maximum=200, is_for_ingest=False)
+    secret_key: str | None = _setting(is_for_ingest=False, is_secret=True)
+    public_url: str | None = _setting(schemes=WEB_SCHEMES, is_for_ingest=False)
+    smtp_url: str | None = _setting(schemes=SMTP_SCHEMES, is_for_ingest=False)
+    mail_from: str = _setting("hse@localhost", is_for_ingest=False)
+    cors_origins: tuple[str, ...] = _setting((), is_for_ingest=False)
+    trusted_proxies: tuple[str, ...] = _setting((), is_for_ingest=False)
+    rate_limit_address_per_minute: int = _setting(1200, minimum=1, is_for_ingest=False)
+    rate_limit_user_per_minute: int = _setting(1200, minimum=1, is_for_ingest=False)
 
     retention_days: int = _setting(730, minimum=7)
     relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
@@ -183,7 +199,12 @@ def _contradictions(settings: Settings) -> list[str]:
         path: Path | None = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append(f"{variable_of(name)}: there is no file {path}")
-    ports = {variable_of(name): getattr(settings, name) for name in ("hdp_port", "hdp_tls_port", "ingest_http_port")}
+    if settings.secret_key is not None and len(settings.secret_key) < SECRET_KEY_CHARS_MIN:
+        found.append(
+            f"HSE_SECRET_KEY: must have at least {SECRET_KEY_CHARS_MIN} characters, such as `openssl rand -hex 32`"
+        )
+    names = ("hdp_port", "hdp_tls_port", "ingest_http_port", "api_port")
+    ports = {variable_of(name): getattr(settings, name) for name in names}
     if settings.tls_certificate_path is None:
         del ports["HSE_HDP_TLS_PORT"]
     taken = [port for port in ports.values() if port != 0]

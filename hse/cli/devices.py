@@ -13,7 +13,7 @@ from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of
 from hse.cli.tables import print_table
 from hse.domain.devices.model import IssuedDevice
-from hse.wiring import DEMO_ORGANIZATION
+from hse.wiring.machine import DEMO_ORGANIZATION
 
 app = typer.Typer(help="Devices: add, list, enable, disable, give a new token.", no_args_is_help=True)
 

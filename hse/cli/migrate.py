@@ -3,7 +3,7 @@
 from hse.adapters.postgres.migrate import current
 from hse.cli.options import DataDir, settings_with
 from hse.cli.place import place_of
-from hse.wiring import migrate as bring_to_newest
+from hse.wiring.machine import migrate as bring_to_newest
 
 
 def migrate(data_dir: DataDir = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from hse.cli.options import settings_with
-from hse.wiring import Place, find_place
+from hse.wiring.machine import Place, find_place
 
 
 def place_of(data_dir: Path | None) -> Place:

@@ -18,7 +18,7 @@ from hse.simulation.devices import Address, Device, Totals, run_devices
 from hse.simulation.fleet import replayed_meters, synthetic_fleet
 from hse.simulation.identities import load_identities
 from hse.simulation.meters import SPEED
-from hse.wiring import enroll_fleet, enroll_meters
+from hse.wiring.machine import enroll_fleet, enroll_meters
 
 REPORT_SECONDS = 10.0
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"

@@ -14,7 +14,7 @@ from hse.supervision.interrupts import Interrupts
 from hse.supervision.machine import Run
 from hse.supervision.presenters import presenting
 from hse.supervision.published import lock
-from hse.wiring import UpOptions, compose_machine
+from hse.wiring.machine import UpOptions, compose_machine
 
 
 class Ports(StrEnum):

@@ -23,6 +23,8 @@ from hse.embedded.tether import tethered
 
 ROLE = "hse"
 DATABASE = "hse"
+API_ROLE = "hse_api"
+API_LOGIN = "hse_api_login"
 # sockaddr_un holds 108 bytes, and the server appends `/.s.PGSQL.<port>`.
 SOCKET_DIRECTORY_CHARS_MAX = 85
 MEBIBYTE = 1 << 20
@@ -73,6 +75,7 @@ class EmbeddedPostgres:
     port: int
     account: Account
     secret: str = field(repr=False)
+    api_secret: str = field(repr=False)
     settings: dict[str, str]
 
     name = "postgres"
@@ -95,6 +98,10 @@ class EmbeddedPostgres:
     def url(self, database: str = DATABASE) -> str:
         """Return the connection URL, password included."""
         return f"postgresql://{ROLE}:{self.secret}@127.0.0.1:{self.port}/{database}"
+
+    def api_url(self, database: str = DATABASE) -> str:
+        """Return the connection URL of the api's own login, which row-level security binds."""
+        return f"postgresql://{API_LOGIN}:{self.api_secret}@127.0.0.1:{self.port}/{database}"
 
     def command(self) -> list[str]:
         """Return the command that runs the server in the foreground, tethered to the calling process."""
@@ -139,6 +146,15 @@ class EmbeddedPostgres:
             if found is None:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
 
+    def ensure_api_login(self) -> None:
+        """See to it that the api has a login of its own with its password. The migration has made the role that it is in."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            found = connection.execute("select 1 from pg_roles where rolname = %s", [API_LOGIN]).fetchone()
+            verb = sql.SQL("create" if found is None else "alter")
+            login, secret = sql.Identifier(API_LOGIN), sql.Literal(self.api_secret)
+            connection.execute(sql.SQL("{} role {} login noinherit password {}").format(verb, login, secret))
+            connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(API_ROLE), login))
+
 
 def prepare_postgres(home: Path, *, port: int, settings: dict[str, str] | None = None) -> EmbeddedPostgres:
     """Return the cluster under `home`, making it on the first call. The caller holds the lock of `home`."""
@@ -152,6 +168,7 @@ def prepare_postgres(home: Path, *, port: int, settings: dict[str, str] | None =
         port=port,
         account=account,
         secret=password(home / "secrets", "postgres", account),
+        api_secret=password(home / "secrets", "postgres-api", account),
         settings=ingest_settings() | (settings or {}),
     )
     if server.socket_directory is not None:

@@ -85,6 +85,7 @@ class Run:
         machine.prepare_database()
         self._supervisor.bring_up(worker_program(machine))
         self._supervisor.bring_up(ingest_program(machine))
+        self._supervisor.bring_up(api_program(machine))
         if machine.simulate is not None:
             self._supervisor.bring_up(simulator_program(machine, machine.simulate))
         self._is_published = True
@@ -167,6 +168,18 @@ def ingest_program(machine: Machine) -> Program:
         log=machine.data_dir / "logs" / "ingest.log",
         is_ready=lambda: answers_ok(url),
         stop_patience_seconds=machine.settings.drain_timeout_s + DRAIN_MARGIN_SECONDS,
+    )
+
+
+def api_program(machine: Machine) -> Program:
+    """The control plane over HTTP."""
+    url = f"http://127.0.0.1:{machine.ports['api']}/health/readiness"
+    return Program(
+        name="api",
+        command=lambda: hse_command("api"),
+        environment=machine.environment,
+        log=machine.data_dir / "logs" / "api.log",
+        is_ready=lambda: answers_ok(url),
     )
 
 

@@ -12,7 +12,9 @@ ARGUMENTS_MAX = 7
 RUST_FILE_LINES_MAX = 500
 
 # What is larger, and why it may be. An entry that is no longer needed is an error.
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS: dict[str, str] = {
+    "hse/settings.py::_setting": "what a setting may declare about itself, all of it by keyword",
+}
 
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:

@@ -24,7 +24,9 @@ from hse.domain.devices.model import (
 def ensure_organization(connection: sa.Connection, name: str) -> UUID:
     """The id of the organisation called `name`, which is made when it is missing. Raises `InvalidDeviceName`."""
     connection.execute(
-        insert(organizations).values(name=checked_name(name)).on_conflict_do_nothing(index_elements=["name"])
+        insert(organizations)
+        .values(name=checked_name(name))
+        .on_conflict_do_nothing(index_elements=["partner_company_id", "name"])
     )
     organization_id: UUID = connection.execute(
         sa.select(organizations.c.id).where(organizations.c.name == name)

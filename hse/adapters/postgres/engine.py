@@ -6,14 +6,18 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 
-def create_engine(database_url: str) -> sa.Engine:
-    """An engine on psycopg 3, whichever of the usual spellings of a PostgreSQL URL it is given.
+def psycopg_url(database_url: str) -> sa.URL:
+    """The URL for psycopg 3, whichever of the usual spellings of a PostgreSQL URL it is given.
 
     Raises `sqlalchemy.exc.ArgumentError` when `database_url` is not a URL.
     """
     url = sa.make_url(database_url)
-    if url.drivername in {"postgres", "postgresql"}:
-        url = url.set(drivername="postgresql+psycopg")
+    return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgres", "postgresql"} else url
+
+
+def create_engine(database_url: str) -> sa.Engine:
+    """An engine for commands and jobs. Raises `sqlalchemy.exc.ArgumentError` when `database_url` is not a URL."""
+    url = psycopg_url(database_url)
     return sa.create_engine(url, connect_args={"application_name": "hse", "options": "-c timezone=UTC"})
 
 

@@ -1,11 +1,25 @@
 """The tables as statements name them. The schema itself is made by `migrations/`; a test holds the two together."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB, MACADDR, TIMESTAMP
 
 metadata = sa.MetaData()
 
 Timestamptz = TIMESTAMP(timezone=True)
+
+
+def id_column() -> sa.Column[object]:
+    """The key that the database makes unless it is given."""
+    return sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.FetchedValue())
+
+
+def version_columns() -> list[sa.Column[object]]:
+    """What the row of a thing that people configure ends with."""
+    return [
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("created_at", Timestamptz, nullable=False),
+        sa.Column("updated_at", Timestamptz, nullable=False),
+    ]
 
 
 def _event_columns() -> list[sa.Column[object]]:
@@ -34,19 +48,67 @@ def _aggregate_columns() -> list[sa.Column[object]]:
     ]
 
 
+partner_companies = sa.Table(
+    "partner_companies",
+    metadata,
+    id_column(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("contact_email", sa.Text),
+    sa.Column("contact_phone", sa.Text),
+    sa.Column("address", sa.Text),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    *version_columns(),
+)
+
 organizations = sa.Table(
     "organizations",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.FetchedValue()),
+    id_column(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_at", Timestamptz, nullable=False),
     sa.Column("updated_at", Timestamptz, nullable=False),
+    sa.Column("partner_company_id", sa.Uuid, sa.ForeignKey(partner_companies.c.id)),
+    sa.Column("industry", sa.Text),
+    sa.Column("contact_email", sa.Text),
+    sa.Column("contact_phone", sa.Text),
+    sa.Column("address", sa.Text),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+)
+
+establishments = sa.Table(
+    "establishments",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, sa.ForeignKey(organizations.c.id), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("address", sa.Text),
+    sa.Column("latitude", sa.Double),
+    sa.Column("longitude", sa.Double),
+    sa.Column("timezone", sa.Text, nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("metadata", JSONB, nullable=False),
+    *version_columns(),
+)
+
+areas = sa.Table(
+    "areas",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, nullable=False),
+    sa.Column("establishment_id", sa.Uuid, sa.ForeignKey(establishments.c.id), nullable=False),
+    sa.Column("parent_area_id", sa.Uuid),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("floor", sa.Integer),
+    sa.Column("metadata", JSONB, nullable=False),
+    *version_columns(),
 )
 
 devices = sa.Table(
     "devices",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.FetchedValue()),
+    id_column(),
     sa.Column("organization_id", sa.Uuid, sa.ForeignKey(organizations.c.id), nullable=False),
     sa.Column("gateway_id", sa.Uuid),
     sa.Column("name", sa.Text, nullable=False),
@@ -54,6 +116,18 @@ devices = sa.Table(
     sa.Column("is_enabled", sa.Boolean, nullable=False),
     sa.Column("created_at", Timestamptz, nullable=False),
     sa.Column("updated_at", Timestamptz, nullable=False),
+    sa.Column("establishment_id", sa.Uuid),
+    sa.Column("area_id", sa.Uuid),
+    sa.Column("device_type", sa.Text, nullable=False),
+    sa.Column("manufacturer", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("serial_number", sa.Text),
+    sa.Column("mac_address", MACADDR),
+    sa.Column("ip_address", INET),
+    sa.Column("protocol", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
 )
 
 device_events = sa.Table("device_events", metadata, *_event_columns())

@@ -1,4 +1,4 @@
-"""The composition root: settings and a data directory become a machine, or the place that a command works on."""
+"""Settings and a data directory become a machine, or the place that a command works on."""
 
 import logging
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ from typing import cast
 from hse.adapters.postgres.devices import add_devices, list_devices, rotate_token
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import EventStorage, upgrade
+from hse.embedded.account import server_account
 from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
+from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
 from hse.settings import Settings, SettingsError, data_dir_of, variable_of
 from hse.simulation.identities import Identity, load_identities, save_identities
@@ -20,8 +22,7 @@ from hse.supervision.published import find_published
 
 DEMO_ORGANIZATION = "Demo"
 DEVICES_MAX = 1_000_000
-SERVER_PORTS = ("hdp", "hdp_tls", "ingest_http")
-PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port"}
+PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port", "api": "api_port"}
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +71,20 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         ports["postgres"] = postgres_port
     if valkey is not None:
         ports["redis"] = valkey_port
+    api_url = settings.api_database_url or (postgres.api_url() if postgres else database_url)
+    secret_key = settings.secret_key or password(data_dir / "secrets", "key", server_account())
     demo = _demo(options)
 
     def prepare_database() -> None:
         migrate(settings, database_url)
+        if postgres is not None and settings.api_database_url is None:
+            postgres.ensure_api_login()
         if demo is not None:
             enroll_meters(database_url, data_dir / "simulation" / "meters.json")
 
     given = {variable_of(name): str(ports[port]) for port, name in PORT_SETTINGS.items() if port in ports}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
+    given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key}
     return Machine(
         data_dir=data_dir,
         settings=replace(settings, data_dir=data_dir, database_url=database_url, redis_url=redis_url),
@@ -95,7 +101,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
 
 
 def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:
-    wanted = [name for name in SERVER_PORTS if name != "hdp_tls" or settings.tls_certificate_path is not None]
+    wanted = [name for name in PORT_SETTINGS if name != "hdp_tls" or settings.tls_certificate_path is not None]
     if is_auto:
         return dict(zip(wanted, free_ports(len(wanted)), strict=True))
     ports = {name: int(getattr(settings, PORT_SETTINGS[name])) for name in wanted}

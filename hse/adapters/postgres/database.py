@@ -1,0 +1,129 @@
+"""Transactions of the control plane: each knows its actor, and sees what he reaches.
+
+Every connection works under the role `hse_api`, which row-level security binds. A transaction enters with a session or a key; the
+database looks the actor up, sets the scope for this transaction only, and returns him: authentication, the freshest permissions
+and the second lock in one round trip.
+"""
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hse.adapters.postgres.engine import psycopg_url
+from hse.adapters.postgres.work import Origin, PostgresWork
+from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
+from hse.domain.policy import Actor
+
+API_ROLE = "hse_api"
+CONNECT_TIMEOUT_SECONDS = 5
+SESSION_SETTINGS = {
+    "timezone": "UTC",
+    "statement_timeout": "15s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "30s",
+}
+
+ENTER_SESSION = sa.text("select * from hse_enter_session(:session_id)")
+ENTER_API_KEY = sa.text(
+    "select api_key_id, secret_hash, key_actions, requests_per_minute, (entered).* from hse_enter_api_key(:prefix)"
+)
+ENTER_AUTHENTICATION = sa.text("select hse_enter_authentication()")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered:
+    """The actor of a transaction; `requests_per_minute` is the limit of the key that he came with."""
+
+    actor: Actor
+    requests_per_minute: int | None = None
+
+
+class Database:
+    """The pool. Made inside the event loop that uses it, and closed there."""
+
+    def __init__(self, database_url: str, *, pool_size: int) -> None:
+        self.engine = _create_engine(database_url, pool_size)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:
+        """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
+        async with self.engine.connect() as connection:
+            entered = await enter(connection, principal)
+            yield PostgresWork(connection, entered.actor, origin, now)
+
+    @asynccontextmanager
+    async def authentication(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of nobody yet: sees what people prove themselves with, and no tenant's things."""
+        async with self.engine.connect() as connection:
+            await connection.execute(ENTER_AUTHENTICATION)
+            yield connection
+
+
+async def enter(connection: AsyncConnection, principal: Principal) -> Entered:
+    """Give the transaction of `connection` its actor and his scope. Raises `Unauthenticated`."""
+    match principal:
+        case SessionPrincipal(session_id=session_id):
+            row = (await connection.execute(ENTER_SESSION, {"session_id": session_id})).one_or_none()
+            if row is None:
+                raise Unauthenticated
+            return Entered(actor=_actor(row, session_id=session_id))
+        case KeyPrincipal(prefix=prefix, secret_hash=secret_hash):
+            row = (await connection.execute(ENTER_API_KEY, {"prefix": prefix})).one_or_none()
+            if row is None or not hmac.compare_digest(row.secret_hash, secret_hash):
+                raise Unauthenticated
+            actor = _actor(row).limited_to(frozenset(row.key_actions), row.api_key_id)
+            return Entered(actor=actor, requests_per_minute=row.requests_per_minute)
+
+
+def _actor(row: Any, session_id: UUID | None = None) -> Actor:
+    return Actor(
+        user_id=row.user_id,
+        email=row.email,
+        role_id=row.role_id,
+        hierarchy=row.hierarchy,
+        partner_company_id=row.partner_company_id,
+        organization_id=row.organization_id,
+        has_all_establishments=row.has_all_establishments,
+        actions=frozenset(row.actions),
+        organization_ids=frozenset(row.organization_ids),
+        establishments={
+            UUID(establishment): None if held is None else frozenset(held)
+            for establishment, held in row.establishments.items()
+        },
+        session_id=session_id,
+    )
+
+
+def _create_engine(database_url: str, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        psycopg_url(database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_SECONDS,
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": "hse api",
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
+        },
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def bind_role(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"set role {API_ROLE}")
+        cursor.close()
+        connection.commit()
+
+    return engine

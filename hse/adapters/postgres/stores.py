@@ -1,0 +1,181 @@
+"""The rows of one entity: found within a reach, listed in pages, changed with their audit entry in the same transaction."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hse.adapters.postgres.pages import encode_cursor, ordered, parse_order
+from hse.adapters.postgres.reach import Scope
+from hse.domain.errors import DomainError, InUse, Invalid, Stale, Taken
+from hse.domain.paging import Page, PageQuery
+from hse.domain.policy import Reach
+from hse.domain.work import Record
+
+V = TypeVar("V")
+
+
+class Transaction(Protocol):
+    """What stores need of the transaction that they belong to."""
+
+    connection: AsyncConnection
+
+    async def record(self, record: Record) -> None:
+        """Write to the audit log."""
+
+
+class TableStore(Generic[V]):
+    """One entity's rows; a subclass says which table, which view, and what its scope, orders and constraints are."""
+
+    entity: ClassVar[str]
+    table: ClassVar[sa.Table]
+    view: ClassVar[type[Any]]
+    scope: ClassVar[Scope]
+    # By which columns a list can be sorted, none of which is null; the first is the default.
+    sorts: ClassVar[tuple[str, ...]] = ("name", "created_at", "updated_at")
+    # In which columns a search looks.
+    searched: ClassVar[tuple[str, ...]] = ("name",)
+    # Which field is at fault when a constraint refuses a row.
+    constraints: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._connection = transaction.connection
+
+    @classmethod
+    def columns(cls) -> list[sa.Column[Any]]:
+        """The columns of the view, which have its fields' names."""
+        return [cls.table.c[item.name] for item in fields(cls.view)]
+
+    async def find(self, entity_id: UUID, reach: Reach) -> V | None:
+        """The row within the reach; None when there is none."""
+        statement = sa.select(*self.columns()).where(self.table.c.id == entity_id, self.scope.within(reach))
+        row = (await self._connection.execute(statement)).one_or_none()
+        return None if row is None else self._view(row)
+
+    async def find_many(self, entity_ids: list[UUID], reach: Reach) -> dict[UUID, V]:
+        """Those of the rows that are within the reach, by id; for data loaders."""
+        statement = sa.select(*self.columns()).where(self.table.c.id.in_(entity_ids), self.scope.within(reach))
+        rows = await self._connection.execute(statement)
+        return {row.id: self._view(row) for row in rows}
+
+    async def page(self, reach: Reach, query: PageQuery) -> Page[V]:
+        """A page of the rows within the reach. Raises `Invalid`."""
+        sorts = {name: self.table.c[name] for name in self.sorts}
+        order = parse_order(query, sorts, self.sorts[0])
+        where = [self.scope.within(reach), *self._conditions(query)]
+        statement = sa.select(*self.columns()).where(*where)
+        column = sorts[order.name]
+        rows = (await self._execute(ordered(statement, order, column, self.table.c.id, query.limit))).all()
+        items = [self._view(row) for row in rows[: query.limit]]
+        next_cursor = None
+        if len(rows) > query.limit:
+            last = rows[query.limit - 1]
+            next_cursor = encode_cursor(order, getattr(last, order.name), last.id)
+        total = None
+        if query.with_total:
+            count = sa.select(sa.func.count()).select_from(self.table).where(*where)
+            total = (await self._execute(count)).scalar_one()
+        return Page(items=items, next_cursor=next_cursor, total=total)
+
+    async def add(self, values: Mapping[str, Any]) -> V:
+        """Add a row. Raises `Taken`, `Invalid`."""
+        statement = sa.insert(self.table).values(**values).returning(*self.columns())
+        after = self._view((await self._execute(statement)).one())
+        await self._record("create", None, after)
+        return after
+
+    async def change(self, before: V, changes: Mapping[str, Any], *, version: int | None = None) -> V:
+        """Change a row that nobody changed since it was read; no change writes nothing. Raises `Taken`, `Stale`, `Invalid`."""
+        known: Any = before
+        if version is not None and version != known.version:
+            raise Stale(self.entity)
+        changes = {name: value for name, value in changes.items() if getattr(known, name) != value}
+        if not changes:
+            return before
+        statement = (
+            sa.update(self.table)
+            .where(self.table.c.id == known.id, self.table.c.version == known.version)
+            .values(**changes)
+            .returning(*self.columns())
+        )
+        row = (await self._execute(statement)).one_or_none()
+        if row is None:
+            raise Stale(self.entity)
+        after = self._view(row)
+        await self._record("update", before, after)
+        return after
+
+    async def remove(self, before: V) -> None:
+        """Delete a row. Raises `InUse`."""
+        known: Any = before
+        try:
+            await self._connection.execute(sa.delete(self.table).where(self.table.c.id == known.id))
+        except sa.exc.IntegrityError as error:
+            raise InUse(self.entity, _table_at_fault(error)) from error
+        await self._record("delete", before, None)
+
+    def _view(self, row: sa.Row[Any]) -> V:
+        view: V = self.view(**row._mapping)
+        return view
+
+    def _conditions(self, query: PageQuery) -> list[sa.ColumnElement[bool]]:
+        conditions = [self.table.c[name] == value for name, value in query.filters.items()]
+        if query.search:
+            conditions.append(
+                sa.or_(*(self.table.c[name].icontains(query.search, autoescape=True) for name in self.searched))
+            )
+        return conditions
+
+    async def _execute(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+        try:
+            return await self._connection.execute(statement)
+        except (sa.exc.DBAPIError, UnicodeEncodeError) as error:
+            refusal = self._refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    def _refusal(self, error: Exception) -> DomainError | None:
+        """What the database's refusal says to the caller; None when it is not his doing."""
+        original = getattr(error, "orig", error)
+        if isinstance(original, psycopg.errors.UniqueViolation):
+            name = original.diag.constraint_name or ""
+            return Taken(self.entity, self.constraints.get(name, "name"))
+        if isinstance(original, psycopg.errors.ForeignKeyViolation | psycopg.errors.CheckViolation):
+            name = original.diag.constraint_name or ""
+            return Invalid(self.constraints.get(name, self.entity), "does not fit with the rest: it breaks " + name)
+        if isinstance(original, psycopg.DataError | UnicodeEncodeError):
+            # A NUL or half a character, a number too large: nothing that could be stored, and nothing to be found by it either.
+            return Invalid(self.entity, "holds a character or a number that cannot be stored")
+        return None
+
+    async def _record(self, verb: str, before: V | None, after: V | None) -> None:
+        known: Any = after if after is not None else before
+        is_partner = self.entity == "partner_company"
+        await self._transaction.record(
+            Record(
+                action=f"{self.entity}.{verb}",
+                entity_type=self.entity,
+                entity_id=str(known.id),
+                partner_company_id=known.id if is_partner else getattr(known, "partner_company_id", None),
+                organization_id=known.id if self.entity == "organization" else getattr(known, "organization_id", None),
+                before=plain(before),
+                after=plain(after),
+            )
+        )
+
+
+def plain(view: Any) -> dict[str, Any] | None:
+    """A view as JSON holds it."""
+    return None if view is None else msgspec.to_builtins(view)
+
+
+def _table_at_fault(error: sa.exc.IntegrityError) -> str:
+    name = error.orig.diag.table_name if isinstance(error.orig, psycopg.Error) else None
+    return (name or "other things").replace("_", " ")

@@ -1,0 +1,95 @@
+"""One transaction of the control plane, with the stores of every noun."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hse.adapters.postgres.identity_tables import audit_entries
+from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
+from hse.adapters.postgres.people import People
+from hse.domain.policy import Actor
+from hse.domain.work import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a request came from, as the audit log tells it."""
+
+    address: str | None = None
+    correlation_id: str | None = None
+
+
+class PostgresWork:
+    """The transaction of one actor. Nothing is kept unless `commit` was called."""
+
+    def __init__(self, connection: AsyncConnection, actor: Actor, origin: Origin, now: datetime) -> None:
+        self.connection = connection
+        self.actor = actor
+        self.origin = origin
+        self.now = now
+
+    async def commit(self) -> None:
+        """Keep what was done."""
+        await self.connection.commit()
+
+    def new_id(self) -> UUID:
+        """An id that nothing has."""
+        return uuid4()
+
+    async def record(self, record: Record) -> None:
+        """Write to the audit log."""
+        await add_audit_entry(self.connection, record, self.origin, self.actor)
+
+    @property
+    def partner_companies(self) -> PartnerCompanies:
+        """The partner companies."""
+        return PartnerCompanies(self)
+
+    @property
+    def organizations(self) -> Organizations:
+        """The organisations."""
+        return Organizations(self)
+
+    @property
+    def establishments(self) -> Establishments:
+        """The establishments."""
+        return Establishments(self)
+
+    @property
+    def areas(self) -> Areas:
+        """The areas."""
+        return Areas(self)
+
+    @property
+    def people(self) -> People:
+        """What other nouns ask of the users."""
+        return People(self)
+
+
+async def add_audit_entry(
+    connection: AsyncConnection, record: Record, origin: Origin, actor: Actor | None, *, user_id: UUID | None = None
+) -> None:
+    """Add one line to the audit log. Without an actor it is somebody who is signing in, `user_id` when it is known who."""
+    kind = "anonymous" if actor is None else "user" if actor.api_key_id is None else "api_key"
+    await connection.execute(
+        # Without RETURNING: not everybody who is written about may read it.
+        sa.insert(audit_entries)
+        .inline()
+        .values(
+            actor_kind=kind,
+            actor_id=user_id if actor is None else actor.user_id,
+            api_key_id=None if actor is None else actor.api_key_id,
+            address=origin.address,
+            correlation_id=origin.correlation_id,
+            action=record.action,
+            entity_type=record.entity_type,
+            entity_id=record.entity_id,
+            partner_company_id=record.partner_company_id,
+            organization_id=record.organization_id,
+            before=record.before,
+            after=record.after,
+        )
+    )

@@ -1,0 +1,89 @@
+"""Access tokens (JWT, RFC 9068) and the random secrets of links, refresh tokens and API keys."""
+
+import base64
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+import jwt
+
+from hse.adapters.sealing import derived_key
+
+ALGORITHM = "HS256"
+ISSUER = "hse"
+AUDIENCE = "hse-api"
+TYPE = "at+jwt"
+ACCESS_TOKEN_LIFETIME = timedelta(minutes=15)
+CLAIMS = ["iss", "aud", "sub", "sid", "iat", "exp", "jti"]
+SECRET_BYTES = 32
+KEY_SCHEME = "hse"
+KEY_PREFIX_BYTES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedKey:
+    """An API key as it is told once, and what is kept of it."""
+
+    text: str = field(repr=False)
+    prefix: str
+    secret_hash: bytes = field(repr=False)
+
+
+class AccessTokens:
+    """Signs and reads access tokens. What they say is whose session it is, and nothing of what it may: that is looked up."""
+
+    def __init__(self, secret_key: str) -> None:
+        self._key = derived_key(secret_key, "access tokens")
+
+    def issue(self, user_id: UUID, session_id: UUID, now: datetime) -> str:
+        """A token for 15 minutes."""
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": str(user_id),
+            "sid": str(session_id),
+            "iat": int(now.timestamp()),
+            "exp": int((now + ACCESS_TOKEN_LIFETIME).timestamp()),
+            "jti": uuid4().hex,
+        }
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"typ": TYPE})
+
+    def session_of(self, token: str) -> UUID | None:
+        """The session of a valid token; None for any other."""
+        try:
+            decoded = jwt.decode_complete(
+                token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options={"require": CLAIMS}
+            )
+            if decoded["header"].get("typ") != TYPE:
+                return None
+            return UUID(decoded["payload"]["sid"])
+        except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError):
+            return None
+
+
+def new_secret() -> str:
+    """256 random bits, as text for a link or a header."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def hash_of(secret: str) -> bytes:
+    """What is kept of a secret of 256 random bits: SHA-256 is enough, as so many bits cannot be guessed."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def new_key() -> IssuedKey:
+    """A new API key: `hse_<prefix>_<secret>`. The prefix finds it and may be shown; the secret is told this once."""
+    prefix = base64.b32encode(secrets.token_bytes(KEY_PREFIX_BYTES)).decode().rstrip("=").lower()
+    secret = secrets.token_hex(SECRET_BYTES)
+    return IssuedKey(text=f"{KEY_SCHEME}_{prefix}_{secret}", prefix=prefix, secret_hash=hash_of(secret))
+
+
+def split_key(text: str) -> tuple[str, bytes] | None:
+    """The prefix of an API key and the hash of its secret; None when it has not that form."""
+    scheme, _, rest = text.partition("_")
+    prefix, _, secret = rest.partition("_")
+    if scheme != KEY_SCHEME or not prefix.isalnum() or not secret.isalnum() or not text.isascii() or len(text) > 200:
+        return None
+    return prefix, hash_of(secret)

@@ -1,0 +1,1 @@
+"""GraphQL: the same commands, queries and permissions behind another skin."""

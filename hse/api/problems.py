@@ -1,0 +1,123 @@
+"""The one place that turns refusals into RFC 9457 problems. What nobody expected is masked, and logged with the correlation id."""
+
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from hse.api.acting import Answered
+from hse.domain.errors import DomainError, ErrorKind
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+STATUS_OF_KIND = {
+    ErrorKind.INVALID: 422,
+    ErrorKind.UNAUTHENTICATED: 401,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.CONFLICT: 409,
+    ErrorKind.STALE: 412,
+    ErrorKind.TOO_MANY: 429,
+    ErrorKind.UNAVAILABLE: 503,
+}
+# Codes of what the framework refuses before the domain is asked.
+CODE_OF_STATUS = {
+    400: "request.malformed",
+    401: "identity.unauthenticated",
+    403: "permission.missing",
+    404: "resource.not-found",
+    405: "request.method-not-allowed",
+    406: "request.not-acceptable",
+    413: "request.too-large",
+    415: "request.unsupported-media-type",
+    429: "request.too-many",
+    503: "service.unavailable",
+}
+RETRY_AFTER_SECONDS = 2
+
+logger = structlog.get_logger(__name__)
+
+
+def problem(status: int, code: str, detail: str, request: Request[Any, Any, Any], **more: Any) -> Response[Any]:
+    """A problem: `code` is stable, `detail` says what to do, `correlation_id` finds the log lines."""
+    correlation_id = request.scope["state"].get("correlation_id")
+    content = {
+        "type": f"urn:hse:problem:{code}",
+        "title": code.replace(".", ": ").replace("-", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "correlation_id": correlation_id,
+        **more,
+    }
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="hse"'
+    if status in (429, 503):
+        headers["Retry-After"] = str(more.get("retry_after_seconds", RETRY_AFTER_SECONDS))
+    return Response(content=content, status_code=status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+def fields_of(error: DomainError) -> dict[str, Any]:
+    """What an error declares beside its text, without what a problem says anyway."""
+    reserved = {"type", "title", "status", "detail", "code", "correlation_id"}
+    return {name: value for name, value in vars(error).items() if not name.startswith("_") and name not in reserved}
+
+
+def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
+    """A refusal of the domain."""
+    return problem(STATUS_OF_KIND[error.kind], error.code, str(error), request, **fields_of(error))
+
+
+def on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+    """A body, a query or a path that does not have the form of the operation: each mistake with its place."""
+    mistakes = error.extra if isinstance(error.extra, list) else []
+    errors = [
+        {"field": str(one.get("key", "")), "in": str(one.get("source", "body")), "reason": str(one.get("message", ""))}
+        for one in mistakes
+        if isinstance(one, dict)
+    ]
+    return problem(
+        422, "request.invalid", "the request does not have the form of this operation", request, errors=errors
+    )
+
+
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """A refusal of the framework."""
+    status = error.status_code
+    if status >= 500 and status != 503:
+        return on_unexpected(request, error)
+    code = CODE_OF_STATUS.get(status, "request.refused")
+    return problem(status, code, error.detail, request)
+
+
+def on_database_away(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """The database does not answer, or has no connection to spare."""
+    logger.warning("database unavailable", error=type(error).__name__)
+    return problem(503, "service.unavailable", "the database does not answer just now: try again in a moment", request)
+
+
+def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """A defect: the caller learns the correlation id and nothing else."""
+    logger.error("unexpected error", exc_info=error)
+    return problem(500, "service.defect", "something went wrong here; report it with the correlation id", request)
+
+
+def on_answered(_: Request[Any, Any, Any], answered: Answered) -> Response[Any]:
+    """A request that was done before."""
+    headers = {"Idempotency-Replayed": "true"}
+    return Response(content=answered.body, status_code=answered.status, media_type="application/json", headers=headers)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    DomainError: on_domain_error,
+    ValidationException: on_validation_error,
+    HTTPException: on_http_error,
+    OperationalError: on_database_away,
+    InterfaceError: on_database_away,
+    PoolTimeout: on_database_away,
+    Answered: on_answered,
+    Exception: on_unexpected,
+}

@@ -1,0 +1,34 @@
+"""`hse api`: the control plane over HTTP."""
+
+import os
+import sys
+
+import uvicorn
+
+from hse.api.app import create_app
+from hse.api.logs import configure_logs
+from hse.settings import read_settings
+from hse.wiring.api import compose_api
+
+# Open requests get this long to end; subscriptions and streams are told to come back.
+GRACE_SECONDS = 10
+CONNECTIONS_WAITING = 2048
+
+
+def api() -> None:
+    """Serve REST and GraphQL until SIGTERM or Ctrl-C."""
+    settings = read_settings(os.environ)
+    configure_logs(settings.log_level, sys.stderr)
+    uvicorn.run(
+        create_app(compose_api(settings)),
+        host=settings.bind_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        backlog=CONNECTIONS_WAITING,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=bool(settings.trusted_proxies),
+    )

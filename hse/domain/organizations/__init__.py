@@ -1,0 +1,1 @@
+"""Partner companies, organisations, establishments and their areas: who owns what, and where it stands."""

@@ -1,0 +1,270 @@
+-- The second lock. The api works under the role hse_api, for which every relational table has row-level security: without a scope
+-- it sees nothing. A scope is set for one transaction, by functions that run with the owner's rights and look the actor up
+-- themselves; so a connection that goes back to a pool carries nothing along, and the api cannot name a tenant, only a session or a key.
+-- Never on device_events: row-level security and COPY do not go together.
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'hse_api') then
+        create role hse_api nologin;
+    end if;
+exception
+    -- Roles belong to the whole server: another database's migration may have made it meanwhile.
+    when duplicate_object or unique_violation then null;
+    when insufficient_privilege then
+        raise exception 'no right to create the role hse_api, under which the api works'
+            using hint = 'let an administrator run: create role hse_api nologin';
+end
+$$;
+
+create function hse_setting(name text) returns text language sql stable as $$
+    select nullif(current_setting('hse.' || name, true), '')
+$$;
+
+create function hse_in_scope(scope text) returns boolean language sql stable as $$
+    select coalesce(hse_setting('scope') = scope, false)
+$$;
+
+create function hse_setting_ids(name text) returns uuid[] language sql stable as $$
+    select coalesce(hse_setting(name)::uuid[], '{}')
+$$;
+
+create type hse_actor as (
+    user_id uuid,
+    email text,
+    role_id uuid,
+    hierarchy smallint,
+    partner_company_id uuid,
+    organization_id uuid,
+    has_all_establishments boolean,
+    actions text[],
+    -- Organisations that he reaches whole, with all that stands in them.
+    organization_ids uuid[],
+    -- Establishment that he is assigned to -> the actions of the role he has there; null where that is his own role.
+    establishments jsonb
+);
+
+-- Looks an actor up and sets the scope of this transaction to what he reaches. No row: there is no such actor, or not any more.
+create function hse_enter_user(actor uuid) returns setof hse_actor
+    language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+    found_user users;
+    entered hse_actor;
+    is_root boolean;
+begin
+    select * into found_user from users where users.id = actor and users.is_active;
+    if not found
+        or exists (select from organizations o where o.id = found_user.organization_id and not o.is_active)
+        or exists (
+            select from partner_companies p
+             where not p.is_active
+               and p.id = coalesce(
+                   found_user.partner_company_id,
+                   (select o.partner_company_id from organizations o where o.id = found_user.organization_id)
+               )
+        )
+    then
+        return;
+    end if;
+
+    entered.user_id := found_user.id;
+    entered.email := found_user.email;
+    entered.role_id := found_user.role_id;
+    entered.partner_company_id := found_user.partner_company_id;
+    entered.organization_id := found_user.organization_id;
+    select roles.hierarchy into entered.hierarchy from roles where roles.id = found_user.role_id;
+    entered.has_all_establishments := found_user.has_all_establishments and entered.hierarchy = 3;
+    entered.actions := array(select p.action_name from permissions p where p.role_id = found_user.role_id);
+    is_root := entered.hierarchy = 1 and 'view_all_organizations' = any(entered.actions);
+    entered.organization_ids := case
+        when entered.hierarchy = 2 then array(
+            select o.id from organizations o where o.partner_company_id = found_user.partner_company_id
+        )
+        when entered.has_all_establishments then array[found_user.organization_id]
+        else '{}'
+    end;
+    entered.establishments := coalesce((
+        select jsonb_object_agg(
+                   assigned.establishment_id,
+                   case when assigned.role_id is not null then (
+                       select coalesce(jsonb_agg(p.action_name), '[]') from permissions p where p.role_id = assigned.role_id
+                   ) end
+               )
+          from user_establishments assigned
+          join establishments e on e.id = assigned.establishment_id and e.organization_id = found_user.organization_id
+         where assigned.user_id = found_user.id
+    ), '{}');
+
+    perform set_config('hse.scope', 'actor', true),
+            set_config('hse.user_id', entered.user_id::text, true),
+            set_config('hse.is_root', is_root::text, true),
+            set_config('hse.partner_company_id', coalesce(entered.partner_company_id::text, ''), true),
+            set_config('hse.organization_id', coalesce(entered.organization_id::text, ''), true),
+            set_config('hse.organization_ids', entered.organization_ids::text, true),
+            set_config('hse.establishment_ids', array(select jsonb_object_keys(entered.establishments))::text, true);
+    return next entered;
+end
+$$;
+
+create function hse_enter_session(session uuid) returns setof hse_actor
+    language sql security definer set search_path = public, pg_temp as $$
+    select entered.*
+      from sessions, hse_enter_user(sessions.user_id) as entered
+     where sessions.id = session and sessions.revoked_at is null and sessions.expires_at > now()
+$$;
+
+-- The caller compares the secret's hash in constant time, and raises when it is another.
+create function hse_enter_api_key(
+    key_prefix text,
+    out api_key_id uuid,
+    out secret_hash bytea,
+    out key_actions text[],
+    out requests_per_minute integer,
+    out entered hse_actor
+) returns setof record language sql security definer set search_path = public, pg_temp as $$
+    select api_keys.id, api_keys.secret_hash, api_keys.actions, api_keys.requests_per_minute, entered
+      from api_keys, hse_enter_user(api_keys.user_id) as entered
+     where api_keys.prefix = key_prefix
+       and api_keys.revoked_at is null
+       and (api_keys.expires_at is null or api_keys.expires_at > now())
+$$;
+
+-- An establishment that is about to be made comes into reach, so that its maker can read it back. One that exists does not.
+create function hse_expect_establishment(expected uuid) returns void
+    language sql security definer set search_path = public, pg_temp as $$
+    select set_config('hse.establishment_ids', array_append(hse_setting_ids('establishment_ids'), expected)::text, true)
+     where hse_in_scope('actor') and not exists (select from establishments where id = expected)
+$$;
+
+-- The scope of signing in: nobody has said yet who he is. It opens what proves that, and nothing of any tenant.
+create function hse_enter_authentication() returns void
+    language sql security definer set search_path = public, pg_temp as $$
+    select set_config('hse.scope', 'authentication', true), set_config('hse.user_id', '', true)
+$$;
+
+revoke execute on function hse_enter_user(uuid) from public;
+
+-- --- what each scope opens ---
+
+create function hse_reaches_organization(organization uuid) returns boolean language sql stable as $$
+    select hse_setting('is_root') = 'true' or organization = any(hse_setting_ids('organization_ids'))
+        or organization = hse_setting('organization_id')::uuid
+$$;
+
+alter table partner_companies enable row level security;
+create policy reach on partner_companies to hse_api
+    using ((select hse_setting('is_root')) = 'true' or id = (select hse_setting('partner_company_id')::uuid));
+
+alter table organizations enable row level security;
+create policy reach on organizations to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
+    or id = (select hse_setting('organization_id')::uuid)
+);
+
+alter table establishments enable row level security;
+create policy reach on establishments to hse_api
+    using (
+        (select hse_setting('is_root')) = 'true'
+        or organization_id = any((select hse_setting_ids('organization_ids'))::uuid[])
+        or id = any((select hse_setting_ids('establishment_ids'))::uuid[])
+    )
+    with check (hse_reaches_organization(organization_id));
+
+alter table areas enable row level security;
+create policy reach on areas to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or organization_id = any((select hse_setting_ids('organization_ids'))::uuid[])
+    or establishment_id = any((select hse_setting_ids('establishment_ids'))::uuid[])
+);
+
+alter table devices enable row level security;
+create policy reach on devices to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or organization_id = any((select hse_setting_ids('organization_ids'))::uuid[])
+    or establishment_id = any((select hse_setting_ids('establishment_ids'))::uuid[])
+);
+
+alter table roles enable row level security;
+create policy see on roles for select to hse_api using (
+    (partner_company_id is null and organization_id is null and (select hse_setting('scope')) is not null)
+    or (select hse_setting('is_root')) = 'true'
+    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
+    or hse_reaches_organization(organization_id)
+);
+create policy change on roles to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or (type = 'custom' and (
+        partner_company_id = (select hse_setting('partner_company_id')::uuid) or hse_reaches_organization(organization_id)
+    ))
+);
+
+alter table permissions enable row level security;
+create policy see on permissions for select to hse_api using (exists (select from roles r where r.id = role_id));
+create policy change on permissions to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or exists (select from roles r where r.id = role_id and r.type = 'custom' and (
+        r.partner_company_id = (select hse_setting('partner_company_id')::uuid) or hse_reaches_organization(r.organization_id)
+    ))
+);
+
+alter table users enable row level security;
+create policy reach on users to hse_api using (
+    id = (select hse_setting('user_id')::uuid)
+    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
+    or hse_reaches_organization(organization_id)
+    or (select hse_setting('is_root')) = 'true'
+);
+create policy authentication on users to hse_api using ((select hse_in_scope('authentication')));
+
+alter table user_establishments enable row level security;
+create policy reach on user_establishments to hse_api using (exists (select from users u where u.id = user_id));
+
+alter table credentials enable row level security;
+create policy own on credentials to hse_api using (user_id = (select hse_setting('user_id')::uuid));
+create policy authentication on credentials to hse_api using ((select hse_in_scope('authentication')));
+
+alter table recovery_codes enable row level security;
+create policy own on recovery_codes to hse_api using (user_id = (select hse_setting('user_id')::uuid));
+create policy authentication on recovery_codes to hse_api using ((select hse_in_scope('authentication')));
+
+alter table sessions enable row level security;
+create policy reach on sessions to hse_api using (exists (select from users u where u.id = user_id));
+
+alter table refresh_tokens enable row level security;
+create policy reach on refresh_tokens to hse_api using (exists (select from sessions s where s.id = session_id));
+
+alter table password_resets enable row level security;
+create policy authentication on password_resets to hse_api using ((select hse_in_scope('authentication')));
+
+alter table api_keys enable row level security;
+create policy reach on api_keys to hse_api using (exists (select from users u where u.id = user_id));
+
+alter table invitations enable row level security;
+create policy reach on invitations to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
+    or hse_reaches_organization(organization_id)
+);
+create policy authentication on invitations to hse_api using ((select hse_in_scope('authentication')));
+
+alter table audit_entries enable row level security;
+create policy add on audit_entries for insert to hse_api with check ((select hse_setting('scope')) is not null);
+create policy see on audit_entries for select to hse_api using (
+    (select hse_setting('is_root')) = 'true'
+    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
+    or hse_reaches_organization(organization_id)
+);
+
+alter table outgoing_mail enable row level security;
+create policy add on outgoing_mail for insert to hse_api with check ((select hse_setting('scope')) is not null);
+
+alter table idempotency_keys enable row level security;
+create policy own on idempotency_keys to hse_api using (principal_id = (select hse_setting('user_id')::uuid));
+
+grant usage on schema public to hse_api;
+grant select on actions, audit_entries to hse_api;
+grant insert on audit_entries, outgoing_mail to hse_api;
+grant select, insert, update, delete on
+    partner_companies, organizations, establishments, areas, devices, roles, permissions, users, user_establishments, credentials,
+    recovery_codes, sessions, refresh_tokens, password_resets, api_keys, invitations, idempotency_keys
+    to hse_api;

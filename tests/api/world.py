@@ -1,0 +1,170 @@
+"""A small world of tenants and people, made by the database's owner, with an access token for each of them.
+
+Two partner companies; an organisation under each, and one that the operator looks after; two establishments in the first, each
+with an area and a device; and people of every level.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+
+from hse.adapters.tokens import AccessTokens
+
+SECRET_KEY = "a secret key for tests, long enough to be taken"
+TOKENS = AccessTokens(SECRET_KEY)
+
+
+@dataclass
+class Person:
+    """Somebody who can act, with a session of his own."""
+
+    id: UUID
+    email: str
+    session_id: UUID
+    token: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What his requests carry."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass
+class Site:
+    """An establishment with one area and one device in it."""
+
+    id: UUID
+    area_id: UUID
+    device_id: UUID
+
+
+@dataclass
+class Tenant:
+    """An organisation."""
+
+    id: UUID
+    sites: list[Site]
+
+
+class World:
+    """Makes tenants and people; the attributes are the world that every test finds."""
+
+    def __init__(self, database_url: str) -> None:
+        self.database_url = database_url
+        with psycopg.connect(database_url) as connection:
+            self._connection = connection
+            self.partner_company = self.add_partner_company("Alpha")
+            self.other_partner_company = self.add_partner_company("Beta")
+            self.tenant = self.add_tenant("Acme", self.partner_company, num_sites=2)
+            self.other_tenant = self.add_tenant("Bolt", self.other_partner_company)
+            self.direct_tenant = self.add_tenant("Core", None)
+            self.root = self.add_person("root@example.com", "root")
+            self.partner = self.add_person("partner@example.com", "partner", partner_company_id=self.partner_company)
+            self.other_partner = self.add_person(
+                "other-partner@example.com", "partner", partner_company_id=self.other_partner_company
+            )
+            own = self.tenant.id
+            self.chief = self.add_person("chief@example.com", "admin", organization_id=own, is_chief=True)
+            first, second = self.tenant.sites
+            self.admin = self.add_person("admin@example.com", "admin", organization_id=own, sites=[first])
+            self.other_site_admin = self.add_person("second@example.com", "admin", organization_id=own, sites=[second])
+            self.user = self.add_person("user@example.com", "user", organization_id=own, sites=[first])
+            self.custom_role = self.add_role(
+                "device keeper", ["read_establishment", "read_device", "update_device"], organization_id=own
+            )
+            self.custom = self.add_person("custom@example.com", self.custom_role, organization_id=own, sites=[first])
+            self.other_chief = self.add_person(
+                "other-chief@example.com", "admin", organization_id=self.other_tenant.id, is_chief=True
+            )
+            connection.commit()
+
+    def add_partner_company(self, name: str) -> UUID:
+        """Add a partner company."""
+        return self._insert("insert into partner_companies (name) values (%s) returning id", name)
+
+    def add_tenant(self, name: str, partner_company_id: UUID | None, *, num_sites: int = 1) -> Tenant:
+        """Add an organisation with sites."""
+        tenant_id = self._insert(
+            "insert into organizations (name, partner_company_id) values (%s, %s) returning id",
+            name,
+            partner_company_id,
+        )
+        return Tenant(tenant_id, [self.add_site(tenant_id, f"{name} {number + 1}") for number in range(num_sites)])
+
+    def add_site(self, organization_id: UUID, name: str) -> Site:
+        """Add an establishment with an area and a device."""
+        site = self._insert(
+            "insert into establishments (organization_id, name, timezone) values (%s, %s, 'America/Santiago') returning id",
+            organization_id,
+            name,
+        )
+        area = self._insert(
+            "insert into areas (organization_id, establishment_id, name, type) values (%s, %s, 'Hall', 'office') returning id",
+            organization_id,
+            site,
+        )
+        device = self._insert(
+            "insert into devices (organization_id, establishment_id, area_id, name) values (%s, %s, %s, %s) returning id",
+            organization_id,
+            site,
+            area,
+            f"{name} meter",
+        )
+        return Site(site, area, device)
+
+    def add_role(
+        self, name: str, actions: list[str], *, organization_id: UUID | None = None, hierarchy: int = 5
+    ) -> UUID:
+        """Add a custom role."""
+        role = self._insert(
+            "insert into roles (name, type, hierarchy, organization_id) values (%s, 'custom', %s, %s) returning id",
+            name,
+            hierarchy,
+            organization_id,
+        )
+        for action in actions:
+            self._connection.execute("insert into permissions (role_id, action_name) values (%s, %s)", [role, action])
+        return role
+
+    def add_person(
+        self,
+        email: str,
+        role: str | UUID,
+        *,
+        partner_company_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        sites: list[Site] | None = None,
+        is_chief: bool = False,
+    ) -> Person:
+        """Add a user with a session; `role` names a system role or is a custom one's id."""
+        role_id = role
+        if isinstance(role, str):
+            role_id = self._insert("select id from roles where type = 'system' and name = %s", role)
+        user_id = self._insert(
+            "insert into users (email, first_name, last_name, role_id, partner_company_id, organization_id,"
+            " has_all_establishments, email_verified) values (%s, 'Ana', 'Soto', %s, %s, %s, %s, true) returning id",
+            email,
+            role_id,
+            partner_company_id,
+            organization_id,
+            is_chief,
+        )
+        for site in sites or []:
+            self._connection.execute(
+                "insert into user_establishments (user_id, establishment_id) values (%s, %s)", [user_id, site.id]
+            )
+        now = datetime.now(UTC)
+        session_id = self._insert(
+            "insert into sessions (id, user_id, expires_at) values (%s, %s, %s) returning id",
+            uuid4(),
+            user_id,
+            now + timedelta(days=7),
+        )
+        return Person(user_id, email, session_id, TOKENS.issue(user_id, session_id, now))
+
+    def _insert(self, statement: str, *values: object) -> UUID:
+        row = self._connection.execute(statement.encode(), values).fetchone()
+        assert row is not None
+        return UUID(str(row[0]))
