@@ -261,6 +261,22 @@ create policy add on outgoing_mail for insert to hse_api with check ((select hse
 alter table idempotency_keys enable row level security;
 create policy own on idempotency_keys to hse_api using (principal_id = (select hse_setting('user_id')::uuid));
 
+-- The core reads who may connect, of every tenant; its column grants (0004) stay what they are.
+do $$
+begin
+    if exists (select from pg_roles where rolname = 'hse_ingest') then
+        create policy core on devices for select to hse_ingest using (true);
+        create policy core on organizations for select to hse_ingest using (true);
+    end if;
+end
+$$;
+
+-- Who looks an actor up learns what he reaches, and the hash of a key: for the api alone.
+revoke execute on function
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid) from public;
+grant execute on function
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid) to hse_api;
+
 grant usage on schema public to hse_api;
 grant select on actions, audit_entries to hse_api;
 grant insert on audit_entries, outgoing_mail to hse_api;

@@ -52,6 +52,19 @@ def test_the_drain_may_do_its_transaction(core: psycopg.Connection) -> None:
     core.execute("update ingest_cursor set position = 9, updated_at = now() where journal_id = %s", [journal])
 
 
+def test_the_core_reads_the_devices_of_every_tenant(engine: sa.Engine, core: psycopg.Connection) -> None:
+    with engine.begin() as connection:
+        organization = connection.execute(
+            sa.text("insert into organizations (name) values (:name) returning id"), {"name": uuid4().hex}
+        ).scalar_one()
+        device = connection.execute(
+            sa.text("insert into devices (organization_id, name) values (:organization, 'meter') returning id"),
+            {"organization": organization},
+        ).scalar_one()
+    assert core.execute("select id from devices where id = %s", [device]).fetchone() == (device,)
+    assert core.execute("select id from organizations where id = %s", [organization]).fetchone() == (organization,)
+
+
 def test_the_core_may_retry_dead_letters_and_read_the_registry(core: psycopg.Connection) -> None:
     core.execute("select id, organization_id, gateway_id, token_hash, is_enabled from devices")
     core.execute("listen hse_devices")
