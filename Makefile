@@ -98,6 +98,10 @@ format: $(VENV)/installed ## format Rust and Python
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: matrix
+matrix: $(VENV)/extension ## write the table of permissions anew; read its diff before you commit it
+	HSE_WRITE_MATRIX=1 $(BIN)/pytest -q tests/api/permissions
+
 .PHONY: clean
 clean: ## remove the virtual environment and what was built; leaves data directories alone
 	rm -rf $(VENV) target hse/_ingest_core*.so

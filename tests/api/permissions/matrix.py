@@ -1,0 +1,48 @@
+"""The reviewed table of what everybody may do: `rest.csv` and `graphql.csv` beside this file.
+
+A cell is the status that the caller gets for one valid request: 2xx done, 401 sign in, 403 you may see it and not do this, or you
+lack the action altogether, 404 there is no such thing for you, 409 it may be done, and a rule of the business is in the way (the
+thing is in use). For lists, the number of items within the place stands behind the status. `make matrix` writes the tables anew;
+what a diff of them shows is what a review is about.
+"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.api.permissions.actors import ACTORS
+
+HERE = Path(__file__).parent
+HEADER = ["operation", "place", *ACTORS]
+
+Row = tuple[str, str]
+Table = dict[Row, list[str]]
+
+
+def read(name: str) -> Table:
+    """The reviewed table."""
+    with (HERE / name).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == HEADER
+    return {(row[0], row[1]): row[2:] for row in rows[1:]}
+
+
+def write(name: str, table: Table) -> None:
+    """Write the table as it is found now."""
+    with (HERE / name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows([operation, place, *cells] for (operation, place), cells in sorted(table.items()))
+
+
+def differences(found: Table, reviewed: Table) -> Iterable[str]:
+    """What is otherwise than the table says, in words."""
+    for row in sorted(found.keys() | reviewed.keys()):
+        if row not in reviewed:
+            yield f"{row}: is not in the table; found {dict(zip(ACTORS, found[row], strict=True))}"
+        elif row not in found:
+            yield f"{row}: is in the table, and there is no such operation"
+        else:
+            for actor, is_, should in zip(ACTORS, found[row], reviewed[row], strict=True):
+                if is_ != should:
+                    yield f"{row}: {actor} gets {is_}, the table says {should}"

@@ -1,0 +1,74 @@
+"""One valid request for every REST operation: what is tried is the permission, so nothing else about it may be wrong.
+
+A key is "METHOD path" as the OpenAPI document has it. A recipe is given the place that the thing stands at, and says what goes into the
+path, the query and the body.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.api.permissions.actors import Place
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a request is made of, beside its method and its caller."""
+
+    path: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+
+
+Recipe = Callable[[Place], Call]
+
+
+def _partner_company(body: Any = None) -> Recipe:
+    return lambda place: Call({"partner_company_id": place.partner_company_id}, body=body)
+
+
+def _organization(body: Any = None) -> Recipe:
+    return lambda place: Call({"organization_id": place.tenant.id}, body=body)
+
+
+def _establishment(body: Any = None) -> Recipe:
+    return lambda place: Call({"establishment_id": place.site.id}, body=body)
+
+
+def _area(body: Any = None) -> Recipe:
+    return lambda place: Call({"area_id": place.site.area_id}, body=body)
+
+
+def _no_thing(body: Any = None) -> Recipe:
+    return lambda _: Call(body=body)
+
+
+RECIPES: dict[str, Recipe] = {
+    "GET /api/v1/partner-companies": _no_thing(),
+    "POST /api/v1/partner-companies": _no_thing({"name": "Gamma"}),
+    "GET /api/v1/partner-companies/{partner_company_id}": _partner_company(),
+    "GET /api/v1/partner-companies/{partner_company_id}/analytics": _partner_company(),
+    "PATCH /api/v1/partner-companies/{partner_company_id}": _partner_company({"address": "There"}),
+    "DELETE /api/v1/partner-companies/{partner_company_id}": _partner_company(),
+    "GET /api/v1/organizations": lambda place: Call(params={"partner_company_id": str(place.partner_company_id)}),
+    "POST /api/v1/organizations": lambda place: Call(
+        body={"name": "New", "partner_company_id": str(place.partner_company_id)}
+    ),
+    "GET /api/v1/organizations/{organization_id}": _organization(),
+    "PATCH /api/v1/organizations/{organization_id}": _organization({"address": "There"}),
+    "DELETE /api/v1/organizations/{organization_id}": _organization(),
+    "GET /api/v1/establishments": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
+    "POST /api/v1/establishments": lambda place: Call(
+        body={"organization_id": str(place.tenant.id), "name": "New", "timezone": "UTC"}
+    ),
+    "GET /api/v1/establishments/{establishment_id}": _establishment(),
+    "PATCH /api/v1/establishments/{establishment_id}": _establishment({"address": "There"}),
+    "DELETE /api/v1/establishments/{establishment_id}": _establishment(),
+    "GET /api/v1/areas": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "POST /api/v1/areas": lambda place: Call(
+        body={"establishment_id": str(place.site.id), "name": "New", "type": "office"}
+    ),
+    "GET /api/v1/areas/{area_id}": _area(),
+    "PATCH /api/v1/areas/{area_id}": _area({"floor": 3}),
+    "DELETE /api/v1/areas/{area_id}": _area(),
+}
