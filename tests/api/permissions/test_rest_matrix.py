@@ -16,10 +16,10 @@ from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.api.app import Parts, create_app
 from hse.domain.identity.principals import Principal
-from tests.api.world import Person, World
 from tests.api.permissions import matrix
 from tests.api.permissions.actors import ACTORS, PLACES, Place, place
 from tests.api.permissions.rest import RECIPES
+from tests.api.world import Person, World
 
 METHODS = ("get", "post", "put", "patch", "delete")
 
@@ -77,9 +77,7 @@ async def test_everybody_may_do_what_the_table_says_and_nothing_else(
     for operation in RECIPES:
         for name in PLACES:
             where = place(world, name)
-            found[operation, name] = [
-                await outcome(client, operation, of(world), where) for of in ACTORS.values()
-            ]
+            found[operation, name] = [await outcome(client, operation, of(world), where) for of in ACTORS.values()]
     if os.environ.get("HSE_WRITE_MATRIX"):
         matrix.write("rest.csv", found)
     assert list(matrix.differences(found, matrix.read("rest.csv"))) == []
