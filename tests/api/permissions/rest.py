@@ -1,7 +1,7 @@
 """One valid request for every REST operation: what is tried is the permission, so nothing else about it may be wrong.
 
-A key is "METHOD path" as the OpenAPI document has it. A recipe is given the place that the thing stands at, and says what goes into the
-path, the query and the body.
+A key is "METHOD path" as the OpenAPI document has it. A recipe is given the place that the thing stands at, and says what goes
+into the path, the query and the body.
 """
 
 from collections.abc import Callable
