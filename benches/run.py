@@ -16,7 +16,7 @@ from benches import machine
 from benches.context import Context
 from benches.loadgen import ROOT, Loadgen, LoadgenFailed, build
 from benches.report import CheckFailed, NotMeasured, Result, show
-from benches.scenarios import ack_latency, columnstore, cpu, memory, restart, sustained
+from benches.scenarios import ack_latency, columnstore, control_plane, cpu, memory, restart, sustained
 from benches.stack import running
 
 SCENARIOS: dict[str, Callable[[Context], Result]] = {
@@ -26,6 +26,7 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     memory.NAME: memory.measure,
     restart.NAME: restart.measure,
     cpu.NAME: cpu.measure,
+    control_plane.NAME: control_plane.measure,
 }
 RESULTS = ROOT / "benches" / "results"
 

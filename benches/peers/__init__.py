@@ -1,0 +1,1 @@
+"""Peers: the same job done as one would do it with other libraries."""
