@@ -16,7 +16,7 @@ from benches import machine
 from benches.context import Context
 from benches.loadgen import ROOT, Loadgen, LoadgenFailed, build
 from benches.report import CheckFailed, NotMeasured, Result, show
-from benches.scenarios import ack_latency, columnstore, control_plane, cpu, memory, restart, sustained
+from benches.scenarios import ack_latency, columnstore, control_plane, cpu, deploy, memory, restart, sustained
 from benches.stack import running
 
 SCENARIOS: dict[str, Callable[[Context], Result]] = {
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     restart.NAME: restart.measure,
     cpu.NAME: cpu.measure,
     control_plane.NAME: control_plane.measure,
+    deploy.NAME: deploy.measure,
 }
 RESULTS = ROOT / "benches" / "results"
 

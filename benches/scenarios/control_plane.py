@@ -1,8 +1,8 @@
 """An authenticated list of 20 devices, beside the same SQL and the same bytes served with FastAPI and uvicorn.
 
 Both are one process, both look the actor up and scope the rows by the same statements in one transaction, on the same database; they
-take turns within each round. What the permission check costs is measured apart, without HTTP: a transaction that looks its actor up and
-sets his scope, beside one that asks for nothing.
+take turns within each round. What the permission check costs is measured apart, without HTTP: a transaction that looks its actor
+up and sets his scope, beside one that asks for nothing.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ def measure(context: Context) -> Result:
         ),
         rounds=tuple(rounds),
         notes=(
-            f"{CONNECTIONS} connections, closed loop (wrk, one thread); one process each, {POOL_SIZE} connections to PostgreSQL",
-            f"{DEVICES_OF_CALLER} devices of an organisation among {OTHER_ORGANIZATIONS} others; load and database on the same cores",
+            f"{CONNECTIONS} connections, closed loop (wrk, one thread); one process each, {POOL_SIZE} connections to the database",
+            f"{DEVICES_OF_CALLER} devices of an organisation among {OTHER_ORGANIZATIONS}; load and database on the same cores",
         ),
     )
 
@@ -101,8 +101,8 @@ def _seed(stack: Stack) -> tuple[UUID, UUID]:
             "insert into establishments (organization_id, name, timezone) select id, 'Site', 'UTC' from organizations"
         )
         connection.execute(
-            "insert into devices (organization_id, establishment_id, name, serial_number, manufacturer, model, ip_address, metadata)"
-            " select e.organization_id, e.id, 'Meter ' || n, e.id || '-' || n, 'Acme', 'M1', '10.0.0.1', '{\"floor\": 3}'"
+            "insert into devices (organization_id, establishment_id, name, serial_number, manufacturer, model, ip_address,"
+            " metadata) select e.organization_id, e.id, 'Meter ' || n, e.id || '-' || n, 'Acme', 'M1', '10.0.0.1', '{\"floor\": 3}'"
             " from establishments e, generate_series(1, %s) n",
             [DEVICES_OF_CALLER],
         )
