@@ -1,8 +1,8 @@
 """An authenticated list of 20 devices, beside the same SQL and the same bytes served with FastAPI and uvicorn.
 
-Both are one process, both look the actor up and scope the rows by the same statements in one transaction, on the same database; they
-take turns within each round. What the permission check costs is measured apart, without HTTP: a transaction that looks its actor
-up and sets his scope, beside one that asks for nothing.
+Both are one process, both look the actor up and scope the rows by the same statements in one transaction, on the same database;
+they take turns within each round. What the permission check costs is measured apart, without HTTP: a transaction that looks its
+actor up and sets his scope, beside one that asks for nothing.
 """
 
 import asyncio
