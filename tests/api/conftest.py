@@ -1,19 +1,22 @@
 """The application as it is served, in the test's event loop, on a real database under the api's own login."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import httpx
 import pytest
 import pytest_asyncio
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
 from hse.api.app import Parts, create_app
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.world import SECRET_KEY, TOKENS, World
+
+Client = httpx.AsyncClient
 
 
 @pytest.fixture
@@ -37,10 +40,40 @@ def parts(api_database_url: str) -> Parts:
     )
 
 
+@asynccontextmanager
+async def living(app: Litestar) -> AsyncIterator[None]:
+    """Start the application, and end it. In a task of its own: a fixture's end may run in another task than its beginning."""
+    is_ready, is_over = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            is_ready.set()
+            await is_over.wait()
+
+    task = asyncio.create_task(live())
+    ready = asyncio.create_task(is_ready.wait())
+    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield
+    finally:
+        is_over.set()
+        ready.cancel()
+        await task
+
+
 @pytest_asyncio.fixture
-async def api(parts: Parts, world: World) -> AsyncIterator[AsyncTestClient[Litestar]]:  # noqa: ARG001 (made first)
-    """A client of the application. The world is there before its first request."""
-    async with AsyncTestClient(create_app(parts), raise_server_exceptions=False) as client:
+async def app(parts: Parts, world: World) -> AsyncIterator[Litestar]:  # noqa: ARG001 (the world is there before its first request)
+    """The application between its start and its end."""
+    made = create_app(parts)
+    async with living(made):
+        yield made
+
+
+@pytest_asyncio.fixture
+async def api(app: Litestar) -> AsyncIterator[Client]:
+    """A client of the application; requests that are made at once are served at once."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client
 
 

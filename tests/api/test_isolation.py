@@ -9,14 +9,13 @@ import psycopg
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.tables import areas, devices, establishments, organizations, partner_companies
 from hse.adapters.postgres.work import Origin
 from hse.domain.identity.principals import SessionPrincipal
+from tests.api.conftest import Client
 from tests.api.world import Person, World
 
 # What the api may read without a scope: the catalogue is the same for everybody.
@@ -115,7 +114,7 @@ async def test_a_connection_that_goes_back_carries_nothing_to_the_next(database:
 
 @pytest.mark.parametrize("name", PEOPLE)
 async def test_the_database_shows_nobody_more_than_his_reach(
-    name: str, database: Database, world: World, api: AsyncTestClient[Litestar]
+    name: str, database: Database, world: World, api: Client
 ) -> None:
     """With the policy's WHERE forgotten. It may show the own organisation and nothing else of what the role may not read."""
     person: Person = getattr(world, name)

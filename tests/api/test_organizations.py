@@ -4,13 +4,9 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
-from tests.api.conftest import problem_of
+from tests.api.conftest import Client, problem_of
 from tests.api.world import World
-
-Client = AsyncTestClient[Litestar]
 
 
 async def names(api: Client, path: str, headers: dict[str, str]) -> list[str]:

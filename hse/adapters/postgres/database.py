@@ -7,13 +7,14 @@ and the second lock in one round trip.
 
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hse.adapters.postgres.engine import psycopg_url
@@ -58,9 +59,23 @@ class Database:
     @asynccontextmanager
     async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:
         """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
-        async with self.engine.connect() as connection:
-            entered = await enter(connection, principal)
+        async with AsyncExitStack() as stack:
+            connection, entered = await self._enter(stack, principal)
             yield PostgresWork(connection, entered.actor, origin, now)
+
+    async def _enter(self, stack: AsyncExitStack, principal: Principal) -> tuple[AsyncConnection, Entered]:
+        """Enter on a pooled connection; on another one when the server had ended it since its last use: the pool drops its like.
+
+        Asking each connection first whether it lives would cost every request a round trip more.
+        """
+        try:
+            connection = await stack.enter_async_context(self.engine.connect())
+            return connection, await enter(connection, principal)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        connection = await stack.enter_async_context(self.engine.connect())
+        return connection, await enter(connection, principal)
 
     @asynccontextmanager
     async def authentication(self) -> AsyncIterator[AsyncConnection]:
@@ -111,7 +126,6 @@ def _create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
         connect_args={
             "application_name": "hse api",
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
