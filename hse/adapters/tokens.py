@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -87,3 +88,38 @@ def split_key(text: str) -> tuple[str, bytes] | None:
     if scheme != KEY_SCHEME or not prefix.isalnum() or not secret.isalnum() or not text.isascii() or len(text) > 200:
         return None
     return prefix, hash_of(secret)
+
+
+class RefreshTokenMaker:
+    """Makes refresh tokens. A successor is an HMAC of its predecessor, so whoever presents that gets it again, and nobody guesses it."""
+
+    def __init__(self, secret_key: str) -> None:
+        self._key = derived_key(secret_key, "refresh tokens")
+
+    def new(self) -> str:
+        """The first token of a session."""
+        return new_secret()
+
+    def successor(self, token: str) -> str:
+        """The token that follows this one."""
+        digest = hmac.digest(self._key, token.encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def hash(self, token: str) -> bytes:
+        """What is kept of a token."""
+        return hash_of(token)
+
+
+class CsrfTokens:
+    """What a browser's page sends back to show that it may read the session's cookies."""
+
+    def __init__(self, secret_key: str) -> None:
+        self._key = derived_key(secret_key, "cross-site requests")
+
+    def token_of(self, session_id: UUID) -> str:
+        """The token of a session, the same as long as it lasts."""
+        return hmac.new(self._key, session_id.bytes, hashlib.sha256).hexdigest()
+
+    def is_token_of(self, session_id: UUID, token: str | None) -> bool:
+        """Whether it is the session's; compared in constant time."""
+        return hmac.compare_digest(self.token_of(session_id).encode(), (token or "").encode())

@@ -2,21 +2,23 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
+from hse.adapters.limits import LocalRateLimiter, RateLimiter
 from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
 from hse.api import health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
+from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
-from hse.api.rest import organizations
+from hse.api.rest import auth, organizations
 from hse.api.security import RequestContext, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
@@ -29,6 +31,10 @@ class Parts:
     open_database: Callable[[], Database]
     sealer: Sealer
     tokens: AccessTokens
+    doorkeeping: Doorkeeping
+    limiter: RateLimiter = field(default_factory=LocalRateLimiter)
+    # Origins of web pages that may call, beside the api's own.
+    trusted_origins: frozenset[str] = frozenset()
 
 
 def create_app(parts: Parts) -> Litestar:
@@ -41,12 +47,14 @@ def create_app(parts: Parts) -> Litestar:
             yield
         finally:
             await app.state.database.close()
+            await parts.limiter.close()
 
     rest = Router(
         path="/api/v1",
-        route_handlers=[organizations.router],
+        route_handlers=[auth.router, organizations.router],
         dependencies={
             "acting": Provide(provide_acting),
+            "entrance": Provide(provide_entrance),
             "once": Provide(provide_once),
             "page": Provide(provide_page),
             "version": Provide(provide_version),
@@ -56,7 +64,15 @@ def create_app(parts: Parts) -> Litestar:
     return Litestar(
         route_handlers=[rest, health.router],
         lifespan=[lifespan],
-        state=State({"sealer": parts.sealer, "tokens": parts.tokens}),
+        state=State(
+            {
+                "sealer": parts.sealer,
+                "tokens": parts.tokens,
+                "doorkeeping": parts.doorkeeping,
+                "limiter": parts.limiter,
+                "trusted_origins": parts.trusted_origins,
+            }
+        ),
         middleware=[RequestContext(parts.tokens)],
         guards=[require_principal],
         exception_handlers=EXCEPTION_HANDLERS,

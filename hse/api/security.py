@@ -3,11 +3,16 @@
 Three ways in: an access token in `Authorization: Bearer`, the same in the cookie of a browser's session, or an API key in
 `X-API-Key`. Whose they are is asked of the database by the transaction (`hse.adapters.postgres.database`); here is only read
 what they say. A handler is closed unless it says `opt={"is_public": True}`.
+
+A browser sends its cookies whoever made it send the request. So what changes something, and came with a cookie, must also carry
+the session's CSRF token, which only a page of this origin can read; and nothing that a foreign page sends is taken but with a token or
+key of its own in a header.
 """
 
 import ipaddress
-from typing import Any
-from uuid import uuid4
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
 import structlog
 from litestar import Request
@@ -19,10 +24,13 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from hse.adapters.postgres.work import Origin
-from hse.adapters.tokens import AccessTokens, split_key
+from hse.adapters.tokens import AccessTokens, CsrfTokens, split_key
+from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
 
 ACCESS_COOKIE = "hse_access"
+CSRF_HEADER = "x-csrf-token"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CORRELATION_HEADER = "x-correlation-id"
 CORRELATION_CHARS_MAX = 100
 
@@ -35,6 +43,16 @@ SECURITY_HEADERS = [
 ]
 CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 NO_STORE = (b"cache-control", b"no-store")
+
+
+class Forged(DomainError):
+    """A request that a foreign page may have made a browser send."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.FORBIDDEN
+    code: ClassVar[str] = "request.forged"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
 
 
 class RequestContext(ASGIMiddleware):
@@ -95,10 +113,42 @@ def principal_of(scope: Scope, headers: Headers, tokens: AccessTokens) -> Princi
 
 
 def require_principal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Close every handler that does not say that it is public. Raises `Unauthenticated`."""
-    if handler.opt.get("is_public") or connection.scope["state"].get("principal") is not None:
+    """Close every handler that does not say that it is public, and each to forgeries. Raises `Unauthenticated`, `Forged`."""
+    principal: Principal | None = connection.scope["state"].get("principal")
+    is_public = bool(handler.opt.get("is_public"))
+    if principal is None and not is_public:
+        raise Unauthenticated
+    # A WebSocket has no method, and may ask for changes.
+    method = connection.scope.get("method")
+    is_websocket = method is None
+    if method in SAFE_METHODS:
         return
-    raise Unauthenticated
+    if principal is not None and not (isinstance(principal, SessionPrincipal) and principal.is_cookie):
+        return
+    if is_foreign(connection, is_sibling_foreign=is_websocket):
+        raise Forged("this comes from a page of another site: send an access token or an API key in a header")
+    if isinstance(principal, SessionPrincipal) and not is_public and not is_websocket:
+        check_csrf_token(connection, principal.session_id)
+
+
+def check_csrf_token(connection: ASGIConnection[Any, Any, Any, Any], session_id: UUID) -> None:
+    """See that the request carries the CSRF token of its session. Raises `Forged`."""
+    csrf_tokens: CsrfTokens = connection.app.state.doorkeeping.csrf_tokens
+    if not csrf_tokens.is_token_of(session_id, connection.headers.get(CSRF_HEADER)):
+        raise Forged("send the cookie hse_csrf back as X-CSRF-Token, or an access token in Authorization")
+
+
+def is_foreign(connection: ASGIConnection[Any, Any, Any, Any], *, is_sibling_foreign: bool) -> bool:
+    """Whether a page of another site had a browser send this; programs, which say nothing of it, are not foreign.
+
+    A WebSocket can carry no CSRF token, so there the origin itself must be this one: `is_sibling_foreign`.
+    """
+    site, origin = connection.headers.get("sec-fetch-site"), connection.headers.get("origin")
+    if origin is not None and origin in connection.app.state.trusted_origins:
+        return False
+    if site is not None and not is_sibling_foreign:
+        return site == "cross-site"
+    return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
 
 
 def principal_in(request: Request[Any, Any, Any]) -> Principal | None:

@@ -1,12 +1,19 @@
 """Settings become the application."""
 
 from functools import partial
+from urllib.parse import urlsplit
 
+from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
+from hse.adapters.passwords import Argon2Passwords
 from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
-from hse.adapters.tokens import AccessTokens
+from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
+from hse.adapters.totp import TotpFactor
 from hse.api.app import Parts
+from hse.api.entrance import Doorkeeping
 from hse.settings import Settings, SettingsError
+
+OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def compose_api(settings: Settings) -> Parts:
@@ -25,4 +32,25 @@ def compose_api(settings: Settings) -> Parts:
         open_database=partial(Database, database_url, pool_size=settings.api_pool_size),
         sealer=Sealer(settings.secret_key),
         tokens=AccessTokens(settings.secret_key),
+        doorkeeping=compose_doorkeeping(settings.secret_key, public_url=settings.public_url),
+        limiter=LocalRateLimiter() if settings.redis_url is None else RedisRateLimiter(settings.redis_url),
+        trusted_origins=frozenset((*settings.cors_origins, *_origin(settings.public_url))),
     )
+
+
+def compose_doorkeeping(secret_key: str, *, public_url: str | None = None) -> Doorkeeping:
+    """Wire what signing in needs. Cookies go over TLS only, unless people open the api on their own machine."""
+    parts = urlsplit(public_url or "")
+    return Doorkeeping(
+        passwords=Argon2Passwords(),
+        tokens=AccessTokens(secret_key),
+        refresh_tokens=RefreshTokenMaker(secret_key),
+        csrf_tokens=CsrfTokens(secret_key),
+        second_factor=TotpFactor(Sealer(secret_key), secret_key),
+        has_secure_cookies=not (parts.scheme == "http" and parts.hostname in OWN_MACHINE),
+    )
+
+
+def _origin(public_url: str | None) -> tuple[str, ...]:
+    parts = urlsplit(public_url or "")
+    return (f"{parts.scheme}://{parts.netloc}",) if parts.netloc else ()

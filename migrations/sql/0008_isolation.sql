@@ -43,6 +43,17 @@ create type hse_actor as (
     establishments jsonb
 );
 
+-- Whether somebody may come in at all: neither he nor his organisation nor the partner company above is disabled.
+create function hse_is_admitted(admitted uuid) returns boolean
+    language sql stable security definer set search_path = public, pg_temp as $$
+    select exists (
+        select from users u
+          left join organizations o on o.id = u.organization_id
+          left join partner_companies p on p.id = coalesce(u.partner_company_id, o.partner_company_id)
+         where u.id = admitted and u.is_active and o.is_active is not false and p.is_active is not false
+    )
+$$;
+
 -- Looks an actor up and sets the scope of this transaction to what he reaches. No row: there is no such actor, or not any more.
 create function hse_enter_user(actor uuid) returns setof hse_actor
     language plpgsql security definer set search_path = public, pg_temp as $$
@@ -51,18 +62,8 @@ declare
     entered hse_actor;
     is_root boolean;
 begin
-    select * into found_user from users where users.id = actor and users.is_active;
-    if not found
-        or exists (select from organizations o where o.id = found_user.organization_id and not o.is_active)
-        or exists (
-            select from partner_companies p
-             where not p.is_active
-               and p.id = coalesce(
-                   found_user.partner_company_id,
-                   (select o.partner_company_id from organizations o where o.id = found_user.organization_id)
-               )
-        )
-    then
+    select * into found_user from users where users.id = actor and hse_is_admitted(users.id);
+    if not found then
         return;
     end if;
 

@@ -14,6 +14,7 @@ from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
 from hse.api.app import Parts, create_app
 from hse.embedded.postgres import EmbeddedPostgres
+from hse.wiring.api import compose_doorkeeping
 from tests.api.world import SECRET_KEY, TOKENS, World
 
 Client = httpx.AsyncClient
@@ -36,7 +37,10 @@ def world(database_url: str) -> World:
 def parts(api_database_url: str) -> Parts:
     """What the application is wired from; a test may replace a part."""
     return Parts(
-        open_database=partial(Database, api_database_url, pool_size=5), sealer=Sealer(SECRET_KEY), tokens=TOKENS
+        open_database=partial(Database, api_database_url, pool_size=5),
+        sealer=Sealer(SECRET_KEY),
+        tokens=TOKENS,
+        doorkeeping=compose_doorkeeping(SECRET_KEY),
     )
 
 

@@ -4,16 +4,26 @@ Two partner companies; an organisation under each, and one that the operator loo
 with an area and a device; and people of every level.
 """
 
+import functools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
+from argon2 import PasswordHasher
 
+from hse.adapters.passwords import LANES, MEMORY_KIB, PASSES
 from hse.adapters.tokens import AccessTokens
 
+# What everybody's password is who has one.
+PASSWORD = "seven otters juggle plums"
 SECRET_KEY = "a secret key for tests, long enough to be taken"
 TOKENS = AccessTokens(SECRET_KEY)
+
+
+@functools.cache
+def _hash_of_password() -> str:
+    return PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES).hash(PASSWORD)
 
 
 @dataclass
@@ -163,6 +173,13 @@ class World:
             now + timedelta(days=7),
         )
         return Person(user_id, email, session_id, TOKENS.issue(user_id, session_id, now))
+
+    def give_password(self, person: Person) -> None:
+        """Let somebody sign in with `PASSWORD`."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "insert into credentials (user_id, password_hash) values (%s, %s)", [person.id, _hash_of_password()]
+            )
 
     def _insert(self, statement: str, *values: object) -> UUID:
         row = self._connection.execute(statement.encode(), values).fetchone()

@@ -1,0 +1,248 @@
+"""How often something may be done: counted in Redis for all processes together, or in this one while Redis is away.
+
+The algorithm is GCRA (the generic cell rate algorithm): what is kept of a limit is one time, at which it would be untouched again.
+Each taking moves it on by `seconds / requests`; it is refused when that would lie more than `seconds` ahead. So `requests` fit at
+once, and room for one more comes back every `seconds / requests`. In Redis a script does this in one step, by the clock of Redis,
+so that no two processes take the same room.
+
+Redis is never waited for longer than a tenth of a second, and after a failure not asked again for some seconds: a limit must not
+become an outage. Counting in one process is laxer, by the number of processes, and that is all that is lost.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+ANSWER_SECONDS_MAX = 0.1
+AWAY_SECONDS = 5.0
+CONNECTIONS_MAX = 32
+# What is kept in one process: the oldest makes room, so that a flood of addresses costs memory only up to here.
+LOCAL_LIMITS_MAX = 100_000
+# One hash slot for all, so that a cluster can run the script on several of them.
+KEY_PREFIX = "hse:{limits}:"
+
+# KEYS: the limits. ARGV: 0 to look only, 1 to take; then `requests` and microseconds of each.
+# Answers for each: whether there is room, how many more fit, microseconds until one more fits, microseconds until it is untouched.
+TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local is_taking = ARGV[1] == '1'
+local marks, steps, spans, has_room = {}, {}, {}, true
+for i, key in ipairs(KEYS) do
+    spans[i] = tonumber(ARGV[2 * i + 1])
+    steps[i] = spans[i] / tonumber(ARGV[2 * i])
+    marks[i] = math.max(now, tonumber(redis.call('GET', key) or 0))
+    has_room = has_room and marks[i] + steps[i] - spans[i] <= now + 1
+end
+local answers = {}
+for i, key in ipairs(KEYS) do
+    local wait = marks[i] + steps[i] - spans[i] - now
+    if is_taking and has_room then
+        marks[i] = marks[i] + steps[i]
+        redis.call('SET', key, string.format('%.0f', marks[i]), 'PX', math.ceil((marks[i] - now) / 1000) + 1)
+    end
+    answers[#answers + 1] = wait <= 1 and 1 or 0
+    answers[#answers + 1] = math.floor((spans[i] - (marks[i] - now)) / steps[i] + 0.001)
+    answers[#answers + 1] = math.ceil(math.max(0, wait))
+    answers[#answers + 1] = math.ceil(marks[i] - now)
+end
+return answers
+"""
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """So many `requests` in `seconds`, for one `subject` of one `name`: ("address", "192.0.2.1")."""
+
+    name: str
+    subject: str
+    requests: int
+    seconds: float = 60.0
+
+    @property
+    def key(self) -> str:
+        """Where it is kept. The subject may be an e-mail address, so its hash stands there."""
+        digest = hashlib.blake2b(self.subject.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return f"{KEY_PREFIX}{self.name}:{digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a limit stands after it was asked. `retry_after_seconds` is 0 while there is room for one more."""
+
+    limit: Limit
+    has_room: bool
+    remaining: int
+    retry_after_seconds: float
+    reset_seconds: float
+
+
+class RateLimiter(Protocol):
+    """Counts against limits. Several at once are taken together or not at all; each has its verdict, in their order."""
+
+    async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Take one from each, if each has room."""
+
+    async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Say how they stand, and take nothing: for what only counts when it fails, such as a login."""
+
+    async def forget(self, *limits: Limit) -> None:
+        """Give back what was taken."""
+
+    async def close(self) -> None:
+        """Close connections."""
+
+
+class LocalRateLimiter:
+    """Counts in this process. `now` is a clock in seconds that never goes back."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._marks: dict[str, float] = {}
+
+    async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Take one from each, if each has room."""
+        return self._ask(limits, is_taking=True)
+
+    async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Say how they stand, and take nothing."""
+        return self._ask(limits, is_taking=False)
+
+    async def forget(self, *limits: Limit) -> None:
+        """Give back what was taken."""
+        for limit in limits:
+            self._marks.pop(limit.key, None)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> tuple[Verdict, ...]:
+        now = self._now()
+        asked = [_Asked(limit, max(now, self._marks.get(limit.key, 0.0)), now) for limit in limits]
+        if is_taking and all(one.has_room for one in asked):
+            for one in asked:
+                one.mark += one.step
+                # Taken out first, so that what was used last stands last.
+                self._marks.pop(one.limit.key, None)
+                self._marks[one.limit.key] = one.mark
+            while len(self._marks) > LOCAL_LIMITS_MAX:
+                del self._marks[next(iter(self._marks))]
+        return tuple(one.verdict(now) for one in asked)
+
+
+class _Asked:
+    """One limit while it is asked."""
+
+    def __init__(self, limit: Limit, mark: float, now: float) -> None:
+        self.limit = limit
+        self.mark = mark
+        self.step = limit.seconds / limit.requests
+        self.wait = mark + self.step - limit.seconds - now
+        self.has_room = self.wait <= 1e-6
+
+    def verdict(self, now: float) -> Verdict:
+        room = self.limit.seconds - (self.mark - now)
+        return Verdict(
+            limit=self.limit,
+            has_room=self.has_room,
+            remaining=max(0, math.floor(room / self.step + 0.001)),
+            retry_after_seconds=0.0 if self.has_room else self.wait,
+            reset_seconds=self.mark - now,
+        )
+
+
+class RedisRateLimiter:
+    """Counts in Redis, and in this process while Redis is away."""
+
+    def __init__(self, redis_url: str, *, now: Callable[[], float] = time.monotonic) -> None:
+        # An answer that did not come in time is not asked for again: the taking may have been done.
+        pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=ANSWER_SECONDS_MAX,
+            socket_timeout=ANSWER_SECONDS_MAX,
+            socket_connect_timeout=ANSWER_SECONDS_MAX,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis = Redis.from_pool(pool)
+        self._script = self._redis.register_script(TAKE)
+        self._now = now
+        self._local = LocalRateLimiter(now)
+        self._away_until: float | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis did not answer when it was last asked."""
+        return self._away_until is not None
+
+    async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Take one from each, if each has room."""
+        answered = await self._ask(limits, is_taking=True)
+        return answered if answered is not None else await self._local.take(*limits)
+
+    async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
+        """Say how they stand, and take nothing."""
+        answered = await self._ask(limits, is_taking=False)
+        return answered if answered is not None else await self._local.look(*limits)
+
+    async def forget(self, *limits: Limit) -> None:
+        """Give back what was taken."""
+        await self._local.forget(*limits)
+        await self._guarded(lambda: self._redis.delete(*(limit.key for limit in limits)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> tuple[Verdict, ...] | None:
+        keys = [limit.key for limit in limits]
+        arguments: list[str | int] = ["1" if is_taking else "0"]
+        for limit in limits:
+            arguments += [limit.requests, round(limit.seconds * 1_000_000)]
+        answer = await self._guarded(lambda: self._script(keys=keys, args=arguments))
+        if answer is None:
+            return None
+        return tuple(
+            Verdict(
+                limit=limit,
+                has_room=has_room == 1,
+                remaining=max(0, remaining),
+                retry_after_seconds=0.0 if has_room == 1 else wait / 1_000_000,
+                reset_seconds=reset / 1_000_000,
+            )
+            for limit, has_room, remaining, wait, reset in zip(
+                limits, answer[0::4], answer[1::4], answer[2::4], answer[3::4], strict=True
+            )
+        )
+
+    async def _guarded(self, call: Callable[[], Any]) -> Any:
+        """What Redis answers; None while it is away."""
+        if self._away_until is not None:
+            if self._now() < self._away_until:
+                return None
+            # One request finds out whether it is back; the others do not wait for that.
+            self._away_until = self._now() + AWAY_SECONDS
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                answer = await call()
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._away_until is None:
+                logger.warning("redis does not answer: limits are counted in this process", error=type(error).__name__)
+            self._away_until = self._now() + AWAY_SECONDS
+            return None
+        if self._away_until is not None:
+            self._away_until = None
+            logger.info("redis answers again: limits are counted for all processes")
+        return answer
