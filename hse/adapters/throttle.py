@@ -1,8 +1,8 @@
 """Slows the guessing of passwords and codes down.
 
-What an account may fail from one address is few, and concerns that address only: nobody locks an owner out from elsewhere. What it
-may fail from everywhere together slows down addresses from which it never signed in, and no others. What an address may fail, whatever the
-accounts, stops who tries one password on many. Accounts that do not exist are counted like those that do.
+What an account may fail from one address is few, and concerns that address only: nobody locks an owner out from elsewhere. What
+it may fail from everywhere together slows down addresses from which it never signed in, and no others. What an address may fail,
+whatever the accounts, stops who tries one password on many. Accounts that do not exist are counted like those that do.
 """
 
 import ipaddress

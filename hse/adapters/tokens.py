@@ -91,7 +91,7 @@ def split_key(text: str) -> tuple[str, bytes] | None:
 
 
 class RefreshTokenMaker:
-    """Makes refresh tokens. A successor is an HMAC of its predecessor, so whoever presents that gets it again, and nobody guesses it."""
+    """Makes refresh tokens. A successor is an HMAC of its predecessor: who presents that gets it again, and nobody guesses it."""
 
     def __init__(self, secret_key: str) -> None:
         self._key = derived_key(secret_key, "refresh tokens")

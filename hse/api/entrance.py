@@ -1,11 +1,10 @@
 """What a request signs in through, and the cookies that a browser's session lives in.
 
-A browser gets its tokens in cookies that its scripts cannot read, and never in a body; a program gets them in the body, and no cookies.
-Which of the two it is says who signs in, and a session stays what it began as.
+A browser gets its tokens in cookies that its scripts cannot read, and never in a body; a program gets them in the body, and no
+cookies. Which of the two it is says who signs in, and a session stays what it began as.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -72,11 +71,9 @@ class RequestEntrance:
         """The one-time codes."""
         return self.keeping.second_factor
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[PostgresEntranceWork]:
+    def transaction(self) -> AbstractAsyncContextManager[PostgresEntranceWork]:
         """A transaction: kept by its `commit`, else undone."""
-        async with self.database.authentication() as connection:
-            yield PostgresEntranceWork(connection, self.origin, datetime.now(UTC))
+        return self.database.entrance(self.origin, datetime.now(UTC))
 
 
 Entrances = NamedDependency[SkipValidation[RequestEntrance]]

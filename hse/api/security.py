@@ -5,8 +5,8 @@ Three ways in: an access token in `Authorization: Bearer`, the same in the cooki
 what they say. A handler is closed unless it says `opt={"is_public": True}`.
 
 A browser sends its cookies whoever made it send the request. So what changes something, and came with a cookie, must also carry
-the session's CSRF token, which only a page of this origin can read; and nothing that a foreign page sends is taken but with a token or
-key of its own in a header.
+the session's CSRF token, which only a page of this origin can read; and nothing that a foreign page sends is taken but with a token
+or key of its own in a header.
 """
 
 import ipaddress

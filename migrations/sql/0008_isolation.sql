@@ -274,9 +274,11 @@ $$;
 
 -- Who looks an actor up learns what he reaches, and the hash of a key: for the api alone.
 revoke execute on function
-    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid) from public;
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid), hse_is_admitted(uuid)
+    from public;
 grant execute on function
-    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid) to hse_api;
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid), hse_is_admitted(uuid)
+    to hse_api;
 
 grant usage on schema public to hse_api;
 grant select on actions, audit_entries to hse_api;

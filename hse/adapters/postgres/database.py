@@ -6,11 +6,11 @@ and the second lock in one round trip.
 """
 
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,9 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hse.adapters.postgres.engine import psycopg_url
+from hse.adapters.postgres.entrance import PostgresEntranceWork
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
 from hse.domain.policy import Actor
+
+T = TypeVar("T")
 
 API_ROLE = "hse_api"
 CONNECT_TIMEOUT_SECONDS = 5
@@ -60,29 +63,37 @@ class Database:
     async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:
         """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
         async with AsyncExitStack() as stack:
-            connection, entered = await self._enter(stack, principal)
+            connection, entered = await self._begin(stack, lambda connection: enter(connection, principal))
             yield PostgresWork(connection, entered.actor, origin, now)
 
-    async def _enter(self, stack: AsyncExitStack, principal: Principal) -> tuple[AsyncConnection, Entered]:
+    @asynccontextmanager
+    async def entrance(self, origin: Origin, now: datetime) -> AsyncIterator[PostgresEntranceWork]:
+        """One transaction of somebody who signs in: committed by `PostgresEntranceWork.commit`, else rolled back."""
+        async with self.authentication() as connection:
+            yield PostgresEntranceWork(connection, origin, now)
+
+    @asynccontextmanager
+    async def authentication(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of nobody yet: sees what people prove themselves with, and no tenant's things."""
+        async with AsyncExitStack() as stack:
+            connection, _ = await self._begin(stack, lambda connection: connection.execute(ENTER_AUTHENTICATION))
+            yield connection
+
+    async def _begin(
+        self, stack: AsyncExitStack, enter_as: Callable[[AsyncConnection], Awaitable[T]]
+    ) -> tuple[AsyncConnection, T]:
         """Enter on a pooled connection; on another one when the server had ended it since its last use: the pool drops its like.
 
         Asking each connection first whether it lives would cost every request a round trip more.
         """
         try:
             connection = await stack.enter_async_context(self.engine.connect())
-            return connection, await enter(connection, principal)
+            return connection, await enter_as(connection)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
         connection = await stack.enter_async_context(self.engine.connect())
-        return connection, await enter(connection, principal)
-
-    @asynccontextmanager
-    async def authentication(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction of nobody yet: sees what people prove themselves with, and no tenant's things."""
-        async with self.engine.connect() as connection:
-            await connection.execute(ENTER_AUTHENTICATION)
-            yield connection
+        return connection, await enter_as(connection)
 
 
 async def enter(connection: AsyncConnection, principal: Principal) -> Entered:

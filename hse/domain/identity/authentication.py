@@ -107,7 +107,9 @@ async def sign_in(entrance: Entrance, command: SignIn) -> OpenSession:
     raise WrongCode
 
 
-async def is_second_factor(accounts: AccountStore, account: Account, codes: Codes, reads: SecondFactor, now: datetime) -> bool:
+async def is_second_factor(
+    accounts: AccountStore, account: Account, codes: Codes, reads: SecondFactor, now: datetime
+) -> bool:
     """Whether the second factor, which is used up by that, is right; it is where none is set up. Raises `TotpRequired`."""
     if account.totp is None:
         return True
@@ -131,7 +133,9 @@ async def _begin_session(entrance: Entrance, work: EntranceWork, account: Accoun
             token_hash=entrance.refresh_tokens.hash(token),
         )
     )
-    await work.record(account.record("session.sign_in", command.codes.kind if account.totp else "password"), account.user_id)
+    await work.record(
+        account.record("session.sign_in", command.codes.kind if account.totp else "password"), account.user_id
+    )
     return OpenSession(
         user_id=account.user_id, session_id=session_id, refresh_token=token, now=work.now, expires_at=expires_at
     )

@@ -44,6 +44,10 @@ def _no_thing(body: Any = None) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
+    # Another account in each place: each may be tried a few times only.
+    "POST /api/v1/auth/login": lambda place: Call(body={"email": f"nobody@{place.name}.example", "password": "wrong"}),
+    "POST /api/v1/auth/refresh": _no_thing({"refresh_token": "unknown"}),
+    "POST /api/v1/auth/logout": _no_thing({}),
     "GET /api/v1/partner-companies": _no_thing(),
     "POST /api/v1/partner-companies": _no_thing({"name": "Gamma"}),
     "GET /api/v1/partner-companies/{partner_company_id}": _partner_company(),

@@ -13,6 +13,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.entrance import PostgresEntranceWork
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.api.app import Parts, create_app
 from hse.domain.identity.principals import Principal
@@ -30,6 +31,12 @@ class NothingIsKept(Database):
     @asynccontextmanager
     async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:
         async with super().work(principal, origin, now) as work:
+            work.commit = work.connection.rollback  # type: ignore[method-assign]
+            yield work
+
+    @asynccontextmanager
+    async def entrance(self, origin: Origin, now: datetime) -> AsyncIterator[PostgresEntranceWork]:
+        async with super().entrance(origin, now) as work:
             work.commit = work.connection.rollback  # type: ignore[method-assign]
             yield work
 
