@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hse.adapters.postgres.devices import add_devices
 from hse.adapters.postgres.engine import transaction
+from hse.adapters.postgres.registry import add_devices
 
 ORGANIZATION = "Benches"
 

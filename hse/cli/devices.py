@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from hse.adapters.postgres import devices as registry
+from hse.adapters.postgres import registry
 from hse.adapters.postgres.engine import transaction
 from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of

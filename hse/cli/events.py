@@ -7,8 +7,8 @@ from uuid import UUID
 import sqlalchemy as sa
 import typer
 
-from hse.adapters.postgres.devices import list_devices
 from hse.adapters.postgres.engine import transaction
+from hse.adapters.postgres.registry import list_devices
 from hse.adapters.postgres.telemetry import last_events
 from hse.cli.options import AsJson, DataDir
 from hse.cli.place import place_of

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from hse.adapters.postgres.devices import add_devices, list_devices, rotate_token
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import EventStorage, upgrade
+from hse.adapters.postgres.registry import add_devices, list_devices, rotate_token
 from hse.embedded.account import server_account
 from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres

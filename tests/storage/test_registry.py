@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from hse.adapters.postgres.devices import add_devices, ensure_organization, list_devices, rotate_token, set_enabled
+from hse.adapters.postgres.registry import add_devices, ensure_organization, list_devices, rotate_token, set_enabled
 from hse.domain.devices.model import (
     InvalidDeviceCount,
     InvalidDeviceName,

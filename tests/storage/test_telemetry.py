@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from hse.adapters.postgres.devices import add_devices
+from hse.adapters.postgres.registry import add_devices
 from hse.adapters.postgres.telemetry import last_events, storage_summary
 from tests.storage.drain import Reading, drain
 

@@ -42,15 +42,20 @@ class TableStore(Generic[V]):
     searched: ClassVar[tuple[str, ...]] = ("name",)
     # Which field is at fault when a constraint refuses a row.
     constraints: ClassVar[Mapping[str, str]] = {}
+    # Fields of the view that are no column of the table as it stands, but are made from some.
+    computed: ClassVar[Mapping[str, sa.ColumnElement[Any]]] = {}
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._connection = transaction.connection
 
     @classmethod
-    def columns(cls) -> list[sa.Column[Any]]:
+    def columns(cls) -> list[sa.ColumnElement[Any]]:
         """The columns of the view, which have its fields' names."""
-        return [cls.table.c[item.name] for item in fields(cls.view)]
+        return [
+            cls.computed[item.name].label(item.name) if item.name in cls.computed else cls.table.c[item.name]
+            for item in fields(cls.view)
+        ]
 
     async def find(self, entity_id: UUID, reach: Reach) -> V | None:
         """The row within the reach; None when there is none."""
@@ -156,19 +161,22 @@ class TableStore(Generic[V]):
         return None
 
     async def _record(self, verb: str, before: V | None, after: V | None) -> None:
-        known: Any = after if after is not None else before
-        is_partner = self.entity == "partner_company"
-        await self._transaction.record(
-            Record(
-                action=f"{self.entity}.{verb}",
-                entity_type=self.entity,
-                entity_id=str(known.id),
-                partner_company_id=known.id if is_partner else getattr(known, "partner_company_id", None),
-                organization_id=known.id if self.entity == "organization" else getattr(known, "organization_id", None),
-                before=plain(before),
-                after=plain(after),
-            )
-        )
+        await self._transaction.record(record_of(self.entity, verb, before, after))
+
+
+def record_of(entity: str, verb: str, before: Any, after: Any) -> Record:
+    """The line of the audit log for what was done to a thing: its views before and after."""
+    known: Any = after if after is not None else before
+    is_partner = entity == "partner_company"
+    return Record(
+        action=f"{entity}.{verb}",
+        entity_type=entity,
+        entity_id=str(known.id),
+        partner_company_id=known.id if is_partner else getattr(known, "partner_company_id", None),
+        organization_id=known.id if entity == "organization" else getattr(known, "organization_id", None),
+        before=plain(before),
+        after=plain(after),
+    )
 
 
 def plain(view: Any) -> dict[str, Any] | None:

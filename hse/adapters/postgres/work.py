@@ -1,15 +1,19 @@
 """One transaction of the control plane, with the stores of every noun."""
 
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.people import People
+from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
 from hse.domain.policy import Actor
 from hse.domain.work import Record
 
@@ -39,6 +43,10 @@ class PostgresWork:
         """An id that nothing has."""
         return uuid4()
 
+    def new_device_token(self) -> DeviceToken:
+        """A token that nobody can guess."""
+        return token_from_entropy(secrets.token_bytes(TOKEN_ENTROPY_BYTES))
+
     async def record(self, record: Record) -> None:
         """Write to the audit log."""
         await add_audit_entry(self.connection, record, self.origin, self.actor)
@@ -64,6 +72,11 @@ class PostgresWork:
         return Areas(self)
 
     @property
+    def devices(self) -> Devices:
+        """The devices."""
+        return Devices(self)
+
+    @property
     def people(self) -> People:
         """What other nouns ask of the users."""
         return People(self)
@@ -73,23 +86,25 @@ async def add_audit_entry(
     connection: AsyncConnection, record: Record, origin: Origin, actor: Actor | None, *, user_id: UUID | None = None
 ) -> None:
     """Add one line to the audit log. Without an actor it is somebody who is signing in, `user_id` when it is known who."""
+    values = audit_values(record, origin, actor, user_id=user_id)
+    # Without RETURNING: not everybody who is written about may read it.
+    await connection.execute(sa.insert(audit_entries).inline().values(**values))
+
+
+def audit_values(record: Record, origin: Origin, actor: Actor | None, *, user_id: UUID | None = None) -> dict[str, Any]:
+    """The row of one line of the audit log."""
     kind = "anonymous" if actor is None else "user" if actor.api_key_id is None else "api_key"
-    await connection.execute(
-        # Without RETURNING: not everybody who is written about may read it.
-        sa.insert(audit_entries)
-        .inline()
-        .values(
-            actor_kind=kind,
-            actor_id=user_id if actor is None else actor.user_id,
-            api_key_id=None if actor is None else actor.api_key_id,
-            address=origin.address,
-            correlation_id=origin.correlation_id,
-            action=record.action,
-            entity_type=record.entity_type,
-            entity_id=record.entity_id,
-            partner_company_id=record.partner_company_id,
-            organization_id=record.organization_id,
-            before=record.before,
-            after=record.after,
-        )
-    )
+    return {
+        "actor_kind": kind,
+        "actor_id": user_id if actor is None else actor.user_id,
+        "api_key_id": None if actor is None else actor.api_key_id,
+        "address": origin.address,
+        "correlation_id": origin.correlation_id,
+        "action": record.action,
+        "entity_type": record.entity_type,
+        "entity_id": record.entity_id,
+        "partner_company_id": record.partner_company_id,
+        "organization_id": record.organization_id,
+        "before": record.before,
+        "after": record.after,
+    }

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from hse.domain.errors import Forbidden, Invalid
+from hse.domain.metadata import check_metadata
 from hse.domain.organizations.model import (
     AREA_DEPTH_MAX,
     Area,
@@ -15,7 +16,6 @@ from hse.domain.organizations.model import (
     Organization,
     PartnerCompany,
     check_location,
-    check_metadata,
     check_timezone,
 )
 from hse.domain.organizations.ports import OrganizationsWork

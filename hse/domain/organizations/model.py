@@ -1,6 +1,5 @@
-"""The views of the noun and its rules: names, places, time zones, metadata."""
+"""The views of the noun and its rules: names, places, time zones."""
 
-import json
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from uuid import UUID
 from hse.domain.errors import DomainError, ErrorKind, Invalid
 from hse.domain.policy import Reach
 
-METADATA_BYTES_MAX = 16 * 1024
 AREA_DEPTH_MAX = 10
 
 
@@ -143,12 +141,3 @@ def check_location(latitude: float | None, longitude: float | None) -> None:
     """Raises `Invalid` unless both are there or neither is."""
     if (latitude is None) != (longitude is None):
         raise Invalid("longitude" if longitude is None else "latitude", "give both latitude and longitude, or neither")
-
-
-def check_metadata(metadata: Mapping[str, Any]) -> None:
-    """Raises `Invalid` for more than 16 KiB of JSON, or a NUL character, which PostgreSQL cannot keep."""
-    text = json.dumps(metadata)
-    if len(text) > METADATA_BYTES_MAX:
-        raise Invalid("metadata", f"{METADATA_BYTES_MAX} bytes of JSON at most")
-    if "\\u0000" in text:
-        raise Invalid("metadata", "no NUL characters")
