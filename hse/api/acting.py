@@ -107,8 +107,13 @@ async def provide_once(request: Request[Any, Any, Any], acting: Acts, idempotenc
     """The same for a POST, which is done once however often it is sent under one Idempotency-Key."""
     if idempotency_key is None:
         return acting
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
-    digest.update(await request.body())
+    return once_for(request, acting, idempotency_key, await request.body())
+
+
+def once_for(request: Request[Any, Any, Any], acting: Acting, idempotency_key: str, content: bytes) -> Acting:
+    """Do a request once under this key; it is the same one while its path, its query and its content are."""
+    digest = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
+    digest.update(content)
     return replace(acting, idempotency=Idempotency(key=idempotency_key, request_hash=digest.digest()))
 
 

@@ -80,8 +80,15 @@ class Areas(TableStore[Area]):
     constraints: ClassVar[Mapping[str, str]] = {"areas_parent_is_of_the_establishment": "parent_area_id"}
 
     async def lock_tree(self, establishment_id: UUID) -> Mapping[UUID, UUID | None]:
-        """Each area of the establishment and its parent, under the establishment's lock."""
-        lock = sa.select(establishments.c.id).where(establishments.c.id == establishment_id).with_for_update()
+        """Each area of the establishment and its parent, under the establishment's lock.
+
+        NO KEY: whoever adds something that stands in the establishment does not wait for it.
+        """
+        lock = (
+            sa.select(establishments.c.id)
+            .where(establishments.c.id == establishment_id)
+            .with_for_update(key_share=True)
+        )
         await self._connection.execute(lock)
         tree = sa.select(areas.c.id, areas.c.parent_area_id).where(areas.c.establishment_id == establishment_id)
         return {row.id: row.parent_area_id for row in await self._connection.execute(tree)}
