@@ -18,7 +18,7 @@ from hse.api.acting import add_etag, provide_acting, provide_once, provide_versi
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
-from hse.api.rest import auth, devices, organizations
+from hse.api.rest import auth, devices, me, organizations
 from hse.api.security import RequestContext, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
@@ -51,7 +51,7 @@ def create_app(parts: Parts) -> Litestar:
 
     rest = Router(
         path="/api/v1",
-        route_handlers=[auth.router, organizations.router, devices.router],
+        route_handlers=[auth.router, me.router, organizations.router, devices.router],
         dependencies={
             "acting": Provide(provide_acting),
             "entrance": Provide(provide_entrance),

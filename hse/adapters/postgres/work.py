@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hse.adapters.postgres.authentication import Accounts, SessionKeeper
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.people import People
+from hse.adapters.postgres.second_factors import SecondFactors
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
 from hse.domain.policy import Actor
 from hse.domain.work import Record
@@ -80,6 +82,21 @@ class PostgresWork:
     def people(self) -> People:
         """What other nouns ask of the users."""
         return People(self)
+
+    @property
+    def accounts(self) -> Accounts:
+        """What users prove themselves with: the actor's own, others' not."""
+        return Accounts(self.connection, self.origin.address)
+
+    @property
+    def factors(self) -> SecondFactors:
+        """Second factors while they are set up."""
+        return SecondFactors(self.connection)
+
+    @property
+    def session_keeper(self) -> SessionKeeper:
+        """How sessions begin and end."""
+        return SessionKeeper(self.connection, self.origin.address, self.now)
 
 
 async def add_audit_entry(

@@ -44,10 +44,15 @@ def _no_thing(body: Any = None) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    # Another account in each place: each may be tried a few times only.
-    "POST /api/v1/auth/login": lambda place: Call(body={"email": f"nobody@{place.name}.example", "password": "wrong"}),
+    # Nobody there has a password, so none is right.
+    "POST /api/v1/auth/login": _no_thing({"email": "nobody@example.com", "password": "wrong"}),
     "POST /api/v1/auth/refresh": _no_thing({"refresh_token": "unknown"}),
     "POST /api/v1/auth/logout": _no_thing({}),
+    "POST /api/v1/me/password": _no_thing({"password": "wrong", "new_password": "wrong"}),
+    "POST /api/v1/me/totp": _no_thing({"password": "wrong"}),
+    "POST /api/v1/me/totp/confirm": _no_thing({"totp_code": "000000"}),
+    "POST /api/v1/me/totp/disable": _no_thing({"password": "wrong"}),
+    "POST /api/v1/me/recovery-codes": _no_thing({"password": "wrong"}),
     "GET /api/v1/partner-companies": _no_thing(),
     "POST /api/v1/partner-companies": _no_thing({"name": "Gamma"}),
     "GET /api/v1/partner-companies/{partner_company_id}": _partner_company(),
