@@ -12,6 +12,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=LINE, e
 Email = Annotated[
     str, msgspec.Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$", examples=["ana@example.com"])
 ]
+PersonName = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=LINE, examples=["Ana"])]
 Phone = Annotated[str, msgspec.Meta(max_length=50, pattern=LINE, examples=["+56 2 2345 6789"])]
 Address = Annotated[str, msgspec.Meta(max_length=500, pattern=TEXT, examples=["Av. Apoquindo 3000, Santiago"])]
 Latitude = Annotated[float, msgspec.Meta(ge=-90, le=90, examples=[-33.41])]
