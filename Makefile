@@ -102,6 +102,10 @@ format: $(VENV)/installed ## format Rust and Python
 matrix: $(VENV)/extension ## write the table of permissions anew; read its diff before you commit it
 	HSE_WRITE_MATRIX=1 $(BIN)/pytest -q tests/api/permissions
 
+.PHONY: snapshots
+snapshots: $(VENV)/installed ## write the interfaces' descriptions anew, to be reviewed as a diff
+	$(BIN)/python -m tests.api.snapshots
+
 .PHONY: clean
 clean: ## remove the virtual environment and what was built; leaves data directories alone
 	rm -rf $(VENV) target hse/_ingest_core*.so

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, SkipValidation
+from litestar.types import Scope
 
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.idempotency import find_answer, keep_answer
@@ -96,7 +97,12 @@ Version = NamedDependency[SkipValidation[int | None]]
 
 async def provide_acting(request: Request[Any, Any, Any]) -> Acting:
     """The request's `Acting`. Raises `Unauthenticated`."""
-    state, passed = request.app.state, request.scope["state"]
+    return acting_of(request.scope)
+
+
+def acting_of(scope: Scope) -> Acting:
+    """The `Acting` of the request that `scope` belongs to. Raises `Unauthenticated`."""
+    state, passed = scope["litestar_app"].state, scope["state"]
     principal: Principal | None = passed.get("principal")
     if principal is None:
         raise Unauthenticated

@@ -16,6 +16,7 @@ from hse.adapters.tokens import AccessTokens
 from hse.api import health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
 from hse.api.entrance import Doorkeeping, provide_entrance
+from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
 from hse.api.rest import auth, devices, me, organizations
@@ -62,7 +63,7 @@ def create_app(parts: Parts) -> Litestar:
         after_request=add_etag,
     )
     return Litestar(
-        route_handlers=[rest, health.router],
+        route_handlers=[rest, GraphQLEndpoint, health.router],
         lifespan=[lifespan],
         state=State(
             {

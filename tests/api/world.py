@@ -90,6 +90,27 @@ class World:
             )
             connection.commit()
 
+    @property
+    def people(self) -> list[Person]:
+        """Everybody."""
+        return [one for one in vars(self).values() if isinstance(one, Person)]
+
+    def add_sites(self, count: int, *, areas_each: int) -> None:
+        """Add establishments to the first tenant, "Site 1" and so on, with areas "Area 1" and so on."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "with made as (insert into establishments (organization_id, name, timezone)"
+                " select %(tenant)s, 'Site ' || number, 'America/Santiago' from generate_series(1, %(count)s) number returning id)"
+                " insert into areas (organization_id, establishment_id, name, type)"
+                " select %(tenant)s, made.id, 'Area ' || number, 'office' from made, generate_series(1, %(areas)s) number",
+                {"tenant": self.tenant.id, "count": count, "areas": areas_each},
+            )
+
+    def revoke(self, person: Person) -> None:
+        """End somebody's session; his token is still good to look at."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute("update sessions set revoked_at = now() where id = %s", [person.session_id])
+
     def add_partner_company(self, name: str) -> UUID:
         """Add a partner company."""
         return self._insert("insert into partner_companies (name) values (%s) returning id", name)

@@ -1,1 +1,10 @@
-"""GraphQL: the same commands, queries and permissions behind another skin."""
+"""GraphQL at /graphql: the same queries and commands as REST, asked for as a graph.
+
+The types mirror the domain's views, the inputs the bodies of REST, the errors its problems. What differs is only how things are
+put together: a field that leads to another thing goes through a data loader, which asks the database once a level, within what
+the actor reaches. What he may not see is null there, or missing in the list.
+
+Every operation wants somebody who is signed in, introspection too: a schema is no secret, and nobody's business either. Signing
+in, passwords, sessions' tokens and invitations' answers are deliberately REST only: they set cookies, are limited by address, and
+are asked for by people who are nobody yet.
+"""

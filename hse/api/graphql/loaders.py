@@ -1,0 +1,66 @@
+"""Data loaders: the things that the fields of one level lead to are asked of the database together, in a transaction of their own.
+
+They live for one operation. Two operations on one WebSocket share none, else the second would be told what the first was allowed.
+"""
+
+import asyncio
+from typing import Any, TypeVar
+from uuid import UUID
+
+from strawberry.dataloader import DataLoader
+
+from hse.adapters.postgres.work import PostgresWork
+from hse.api.acting import Acting
+from hse.api.graphql.entities import Entity
+from hse.domain.paging import Page, PageQuery
+
+T = TypeVar("T")
+
+
+class Loaders:
+    """The loaders of one operation, made as they are asked for."""
+
+    def __init__(self, acting: Acting, connections: asyncio.Semaphore) -> None:
+        self._acting = acting
+        self._connections = connections
+        self._things: dict[Entity, DataLoader[UUID, Any]] = {}
+        self._lists: dict[tuple[Any, ...], DataLoader[UUID, Page[Any]]] = {}
+
+    def forget(self) -> None:
+        """Load everything anew from now on."""
+        self._things.clear()
+        self._lists.clear()
+
+    async def thing(self, entity: Entity, entity_id: UUID) -> Any:
+        """One thing by its id; None when the actor may not see it."""
+        loader = self._things.get(entity)
+        if loader is None:
+            loader = self._things[entity] = DataLoader(load_fn=lambda ids: self._load_things(entity, ids))
+        return await loader.load(entity_id)
+
+    async def listed(self, entity: Entity, column: str, parent_id: UUID, query: PageQuery) -> Page[Any]:
+        """The page of those things whose `column` is the parent; empty when the actor may see none."""
+        filters = tuple(sorted(query.filters.items()))
+        key = (entity, column, query.limit, query.cursor, query.sort, query.search, query.with_total, filters)
+        loader = self._lists.get(key)
+        if loader is None:
+            loader = self._lists[key] = DataLoader(load_fn=lambda ids: self._load_lists(entity, column, ids, query))
+        return await loader.load(parent_id)
+
+    async def _load_things(self, entity: Entity, entity_ids: list[UUID]) -> list[Any]:
+        async def find(work: PostgresWork) -> dict[UUID, Any]:
+            return await entity.rows(work).find_many(entity_ids, work.actor.reach(entity.see))
+
+        async with self._connections:
+            found = await self._acting.read(find)
+        return [found.get(entity_id) for entity_id in entity_ids]
+
+    async def _load_lists(
+        self, entity: Entity, column: str, parent_ids: list[UUID], query: PageQuery
+    ) -> list[Page[Any]]:
+        async def find(work: PostgresWork) -> dict[UUID, Page[Any]]:
+            return await entity.rows(work).pages_of(column, parent_ids, work.actor.reach(entity.see), query)
+
+        async with self._connections:
+            found = await self._acting.read(find)
+        return [found[parent_id] for parent_id in parent_ids]

@@ -1,0 +1,98 @@
+"""Mutations from the commands: one makes, one changes, one deletes; each in a transaction of its own, one after the other."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import strawberry
+
+from hse.adapters.postgres.work import PostgresWork
+from hse.api.acting import Acting, Answered, Idempotency
+from hse.api.bodies import given
+from hse.api.graphql.connections import node_of
+from hse.api.graphql.context import Asked, Context, context_of
+from hse.api.graphql.entities import Entity
+from hse.api.graphql.types import body_of, input_of
+from hse.domain.errors import Invalid
+
+T = TypeVar("T")
+
+IDEMPOTENCY_KEY_CHARS_MAX = 200
+
+
+def creates(
+    entity: Entity, body: type[msgspec.Struct], command: type[Any], function: Callable[..., Awaitable[Any]]
+) -> Any:
+    """A mutation that makes a thing; under one `idempotencyKey` it is made once, however often it is sent."""
+
+    async def resolve(info: Asked, input: Any, idempotency_key: str | None = strawberry.UNSET) -> Any:  # noqa: A002
+        context = context_of(info)
+        wanted = body_of(body, input)
+        acting = once(context.acting, info.field_name, wanted, idempotency_key)
+        return await _done(context, acting, lambda work: function(work, command(**given(wanted))), function)
+
+    resolve.__annotations__["input"] = input_of(body)
+    return strawberry.mutation(
+        resolver=resolve, graphql_type=node_of(entity) | None, description=_description(function)
+    )
+
+
+def changes(
+    entity: Entity, body: type[msgspec.Struct], command: type[Any], function: Callable[..., Awaitable[Any]]
+) -> Any:
+    """A mutation that changes a thing; with `version` only while it has that one. What is left out stays, null empties."""
+
+    async def resolve(info: Asked, id: UUID, input: Any, version: int | None = strawberry.UNSET) -> Any:  # noqa: A002
+        context = context_of(info)
+        change = command(**given(body_of(body, input)))
+        expected = None if version is strawberry.UNSET else version
+        return await context.run(lambda work: function(work, id, change, version=expected), context.acting)
+
+    resolve.__annotations__["input"] = input_of(body)
+    return strawberry.mutation(
+        resolver=resolve, graphql_type=node_of(entity) | None, description=_description(function)
+    )
+
+
+def acts(function: Callable[..., Awaitable[Any]], result: Any = None) -> Any:
+    """A mutation that does something to the thing with this id; it answers `result`, or else the id."""
+
+    async def resolve(info: Asked, id: UUID) -> Any:  # noqa: A002
+        context = context_of(info)
+        done = await context.run(lambda work: function(work, id), context.acting)
+        return id if result is None else done
+
+    return strawberry.mutation(
+        resolver=resolve,
+        graphql_type=UUID | None if result is None else result | None,
+        description=_description(function),
+    )
+
+
+def once(acting: Acting, name: str, wanted: msgspec.Struct, key: str | None) -> Acting:
+    """The same `Acting`, which runs this mutation once under this key. Raises `Invalid` for a key that cannot be one."""
+    if key is None or key is strawberry.UNSET:
+        return acting
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARS_MAX or "\0" in key:
+        raise Invalid("idempotency_key", f"1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters")
+    digest = hashlib.sha256(f"graphql {name}\n".encode() + msgspec.json.encode(wanted, order="deterministic"))
+    return replace(acting, idempotency=Idempotency(key=key, request_hash=digest.digest()))
+
+
+async def _done(
+    context: Context,
+    acting: Acting,
+    command: Callable[[PostgresWork], Awaitable[T]],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    try:
+        return await context.run(command, acting)
+    except Answered as answered:
+        return msgspec.json.decode(answered.body, type=function.__annotations__["return"])
+
+
+def _description(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").partition("\n")[0].partition(" Raises ")[0]
