@@ -32,6 +32,14 @@ class IssuedKey:
     secret_hash: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims:
+    """What a valid access token says."""
+
+    user_id: UUID
+    session_id: UUID
+
+
 class AccessTokens:
     """Signs and reads access tokens. What they say is whose session it is, and nothing of what it may: that is looked up."""
 
@@ -53,13 +61,19 @@ class AccessTokens:
 
     def session_of(self, token: str) -> UUID | None:
         """The session of a valid token; None for any other."""
+        claims = self.read(token)
+        return None if claims is None else claims.session_id
+
+    def read(self, token: str) -> AccessClaims | None:
+        """What a valid token says; None for any other."""
         try:
             decoded = jwt.decode_complete(
                 token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options={"require": CLAIMS}
             )
             if decoded["header"].get("typ") != TYPE:
                 return None
-            return UUID(decoded["payload"]["sid"])
+            payload = decoded["payload"]
+            return AccessClaims(user_id=UUID(payload["sub"]), session_id=UUID(payload["sid"]))
         except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError):
             return None
 

@@ -25,6 +25,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from hse.adapters.postgres.work import Origin
 from hse.adapters.tokens import AccessTokens, CsrfTokens, split_key
+from hse.api.limits import rate_limit_headers
 from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
 
@@ -75,7 +76,7 @@ class RequestContext(ASGIMiddleware):
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 names = {name.lower() for name, _ in message["headers"]}
-                added = [*SECURITY_HEADERS, CONTENT_POLICY, NO_STORE]
+                added = [*SECURITY_HEADERS, CONTENT_POLICY, NO_STORE, *rate_limit_headers(state)]
                 message["headers"] = [
                     *message["headers"],
                     *(header for header in added if header[0] not in names),
@@ -103,13 +104,16 @@ def principal_of(scope: Scope, headers: Headers, tokens: AccessTokens) -> Princi
         return None if parts is None else KeyPrincipal(prefix=parts[0], secret_hash=parts[1])
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        session_id = tokens.session_of(token.strip())
-        return None if session_id is None else SessionPrincipal(session_id=session_id)
+        return _principal_of_token(token.strip(), tokens)
     cookie = ASGIConnection(scope).cookies.get(ACCESS_COOKIE)
-    if cookie is None:
+    return None if cookie is None else _principal_of_token(cookie, tokens, is_cookie=True)
+
+
+def _principal_of_token(token: str, tokens: AccessTokens, *, is_cookie: bool = False) -> SessionPrincipal | None:
+    claims = tokens.read(token)
+    if claims is None:
         return None
-    session_id = tokens.session_of(cookie)
-    return None if session_id is None else SessionPrincipal(session_id=session_id, is_cookie=True)
+    return SessionPrincipal(session_id=claims.session_id, user_id=claims.user_id, is_cookie=is_cookie)
 
 
 def require_principal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -97,3 +97,15 @@ class Stale(DomainError):
             f"this {entity} was changed meanwhile: read it again, and repeat the change with its new version"
         )
         self.entity = entity
+
+
+class TooMany(DomainError):
+    """The caller asks more often than he may; `limit` says which count is full: his address, his user or his key."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.TOO_MANY
+    code: ClassVar[str] = "request.too-many"
+
+    def __init__(self, limit: str, retry_after_seconds: int) -> None:
+        super().__init__(f"too many requests of this {limit}: try again in {retry_after_seconds} s")
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds

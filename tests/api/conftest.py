@@ -65,6 +65,22 @@ async def living(app: Litestar) -> AsyncIterator[None]:
         await task
 
 
+@asynccontextmanager
+async def serving(parts: Parts) -> AsyncIterator[Client]:
+    """A client of an application of these parts, from its start to its end."""
+    app = create_app(parts)
+    async with living(app), client_of(app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of(app: Litestar) -> AsyncIterator[Client]:
+    """A client of the application; requests that are made at once are served at once."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        yield client
+
+
 @pytest_asyncio.fixture
 async def app(parts: Parts, world: World) -> AsyncIterator[Litestar]:  # noqa: ARG001 (the world is there before its first request)
     """The application between its start and its end."""
@@ -75,9 +91,8 @@ async def app(parts: Parts, world: World) -> AsyncIterator[Litestar]:  # noqa: A
 
 @pytest_asyncio.fixture
 async def api(app: Litestar) -> AsyncIterator[Client]:
-    """A client of the application; requests that are made at once are served at once."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+    """A client of the application."""
+    async with client_of(app) as client:
         yield client
 
 

@@ -19,10 +19,11 @@ class Unauthenticated(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPrincipal:
-    """Somebody with a valid access token of this session."""
+    """Somebody with a valid access token of this session; `user_id` is whom the token was issued to, and proves nothing more."""
 
     session_id: UUID
     is_cookie: bool = False
+    user_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
