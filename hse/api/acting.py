@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.idempotency import find_answer, keep_answer
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.adapters.sealing import Sealer
+from hse.api.limits import admit
 from hse.domain.errors import Invalid
 from hse.domain.identity.principals import Principal, Unauthenticated
 
@@ -60,16 +62,20 @@ class Acting:
     sealer: Sealer
     principal: Principal
     origin: Origin
+    # Asked once the actor is known: whether he has not asked too often.
+    admit: Callable[[PostgresWork], Awaitable[None]]
     idempotency: Idempotency | None = None
 
     async def read(self, query: Callable[[PostgresWork], Awaitable[T]]) -> T:
         """Run a query in a transaction of its own."""
         async with self.database.work(self.principal, self.origin, datetime.now(UTC)) as work:
+            await self.admit(work)
             return await query(work)
 
     async def run(self, command: Callable[[PostgresWork], Awaitable[T]], *, status: int = 200) -> T:
         """Run a command in a transaction of its own and keep what it did. Raises `Answered` when it was done before."""
         async with self.database.work(self.principal, self.origin, datetime.now(UTC)) as work:
+            await self.admit(work)
             if self.idempotency is not None:
                 await self._look_up(work, self.idempotency)
             result = await command(work)
@@ -106,7 +112,13 @@ def acting_of(scope: Scope) -> Acting:
     principal: Principal | None = passed.get("principal")
     if principal is None:
         raise Unauthenticated
-    return Acting(database=state.database, sealer=state.sealer, principal=principal, origin=passed["origin"])
+    return Acting(
+        database=state.database,
+        sealer=state.sealer,
+        principal=principal,
+        origin=passed["origin"],
+        admit=partial(admit, passed, state),
+    )
 
 
 async def provide_once(request: Request[Any, Any, Any], acting: Acts, idempotency_key: IdempotencyKey = None) -> Acting:

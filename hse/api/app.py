@@ -1,8 +1,10 @@
 """The application: what it is made of, in the order in which a request meets it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -10,6 +12,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from hse.adapters.limits import LocalRateLimiter, RateLimiter
+from hse.adapters.postgres.api_keys import ApiKeyUses
 from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
@@ -17,9 +20,10 @@ from hse.api import health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
+from hse.api.limits import RateLimits, RequestLimits
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
-from hse.api.rest import auth, devices, me, organizations
+from hse.api.rest import api_keys, audit, auth, devices, me, organizations
 from hse.api.security import RequestContext, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
@@ -33,26 +37,54 @@ class Parts:
     sealer: Sealer
     tokens: AccessTokens
     doorkeeping: Doorkeeping
-    limiter: RateLimiter = field(default_factory=LocalRateLimiter)
     # Origins of web pages that may call, beside the api's own.
     trusted_origins: frozenset[str] = frozenset()
+    limiter: RateLimiter = field(default_factory=LocalRateLimiter)
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    # Exact origins whose pages may call from a browser.
+    cors_origins: tuple[str, ...] = ()
+    metrics_token: str | None = field(default=None, repr=False)
 
 
 def create_app(parts: Parts) -> Litestar:
     """The ASGI application."""
+    app = Litestar(
+        route_handlers=[rest_router(), GraphQLEndpoint, health.router],
+        lifespan=[partial(life, parts)],
+        state=State(
+            {
+                "sealer": parts.sealer,
+                "tokens": parts.tokens,
+                "doorkeeping": parts.doorkeeping,
+                "limiter": parts.limiter,
+                "limits": parts.limits,
+                "trusted_origins": parts.trusted_origins,
+            }
+        ),
+        middleware=[RateLimits(parts.limiter, parts.limits)],
+        guards=[require_principal],
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_max_body_size=REQUEST_BYTES_MAX,
+        openapi_config=OpenAPIConfig(title="HSE", version="1", use_handler_docstrings=True, path="/docs"),
+        logging_config=None,
+    )
+    # Around everything, so that a refusal, and the answer to a path that does not exist, has its headers, too.
+    app.asgi_handler = RequestContext(parts.tokens)(app.asgi_handler)
+    return app
 
-    @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        app.state.database = parts.open_database()
-        try:
-            yield
-        finally:
-            await app.state.database.close()
-            await parts.limiter.close()
 
-    rest = Router(
+def rest_router() -> Router:
+    """Every noun over REST."""
+    return Router(
         path="/api/v1",
-        route_handlers=[auth.router, me.router, organizations.router, devices.router],
+        route_handlers=[
+            auth.router,
+            me.router,
+            organizations.router,
+            devices.router,
+            api_keys.router,
+            audit.router,
+        ],
         dependencies={
             "acting": Provide(provide_acting),
             "entrance": Provide(provide_entrance),
@@ -62,22 +94,20 @@ def create_app(parts: Parts) -> Litestar:
         },
         after_request=add_etag,
     )
-    return Litestar(
-        route_handlers=[rest, GraphQLEndpoint, health.router],
-        lifespan=[lifespan],
-        state=State(
-            {
-                "sealer": parts.sealer,
-                "tokens": parts.tokens,
-                "doorkeeping": parts.doorkeeping,
-                "limiter": parts.limiter,
-                "trusted_origins": parts.trusted_origins,
-            }
-        ),
-        middleware=[RequestContext(parts.tokens)],
-        guards=[require_principal],
-        exception_handlers=EXCEPTION_HANDLERS,
-        request_max_body_size=REQUEST_BYTES_MAX,
-        openapi_config=OpenAPIConfig(title="HSE", version="1", use_handler_docstrings=True, path="/docs"),
-        logging_config=None,
-    )
+
+
+@asynccontextmanager
+async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
+    """What is opened before the first request, and closed after the last one."""
+    database = app.state.database = parts.open_database()
+    uses = app.state.api_key_uses = ApiKeyUses(database.engine)
+    flushing = asyncio.create_task(uses.flush_for_ever())
+    try:
+        yield
+    finally:
+        flushing.cancel()
+        with suppress(asyncio.CancelledError):
+            await flushing
+        await uses.flush()
+        await database.close()
+        await parts.limiter.close()

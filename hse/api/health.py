@@ -7,13 +7,13 @@ from litestar import Request, Response, Router, get
 from sqlalchemy.exc import SQLAlchemyError
 
 
-@get("/liveness", opt={"is_public": True})
+@get("/liveness", opt={"is_public": True, "is_unlimited": True})
 async def liveness() -> dict[str, str]:
     """The process serves requests."""
     return {"status": "alive"}
 
 
-@get("/readiness", opt={"is_public": True})
+@get("/readiness", opt={"is_public": True, "is_unlimited": True})
 async def readiness(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """The database answers; 503 when it does not."""
     try:

@@ -9,11 +9,25 @@ key has its owner's reach and a part of his actions.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import ClassVar
 from uuid import UUID
 
-from hse.domain.errors import Forbidden
+from hse.domain.errors import DomainError, ErrorKind, Forbidden
 
+# Says where the actions of root count; a key of root's has its owner's reach, so it need not name it.
 SEE_EVERYTHING = "view_all_organizations"
+# What is done to accounts and by people: no API key ever holds it, whatever its owner holds.
+NOT_FOR_KEYS = frozenset({"create_api_key", "manage_user_sessions", "manage_system_roles"})
+
+
+class NotForKeys(DomainError):
+    """People do this themselves: an API key makes no keys, and changes no passwords, second factors or sessions."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.FORBIDDEN
+    code: ClassVar[str] = "api-keys.refused"
+
+    def __init__(self) -> None:
+        super().__init__("this is not done with an API key: sign in")
 
 
 class Level(IntEnum):
@@ -121,10 +135,16 @@ class Actor:
             raise Forbidden(action)
         return reach
 
+    def require_person(self) -> None:
+        """Raises `NotForKeys` unless a person acts himself."""
+        if self.api_key_id is not None:
+            raise NotForKeys
+
     def limited_to(self, actions: frozenset[str], api_key_id: UUID) -> "Actor":
         """The same actor, who acts through a key that holds only these actions."""
+        kept = actions - NOT_FOR_KEYS
         there = {
-            establishment: None if held is None else held & actions
-            for establishment, held in self.establishments.items()
+            establishment: None if held is None else held & kept for establishment, held in self.establishments.items()
         }
-        return replace(self, actions=self.actions & actions, establishments=there, api_key_id=api_key_id)
+        own = self.actions & (kept | {SEE_EVERYTHING})
+        return replace(self, actions=own, establishments=there, api_key_id=api_key_id)

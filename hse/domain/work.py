@@ -75,6 +75,8 @@ class Record:
     entity_id: str | None
     partner_company_id: UUID | None = None
     organization_id: UUID | None = None
+    # Where it stands: what happened at an establishment is read by those who reach that, and not by its whole organisation.
+    establishment_id: UUID | None = None
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
 

@@ -11,6 +11,7 @@ from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
 from hse.adapters.totp import TotpFactor
 from hse.api.app import Parts
 from hse.api.entrance import Doorkeeping
+from hse.api.limits import RequestLimits
 from hse.settings import Settings, SettingsError
 
 OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -33,8 +34,12 @@ def compose_api(settings: Settings) -> Parts:
         sealer=Sealer(settings.secret_key),
         tokens=AccessTokens(settings.secret_key),
         doorkeeping=compose_doorkeeping(settings.secret_key, public_url=settings.public_url),
-        limiter=LocalRateLimiter() if settings.redis_url is None else RedisRateLimiter(settings.redis_url),
         trusted_origins=frozenset((*settings.cors_origins, *_origin(settings.public_url))),
+        limiter=LocalRateLimiter() if settings.redis_url is None else RedisRateLimiter(settings.redis_url),
+        limits=RequestLimits(
+            address_per_minute=settings.rate_limit_address_per_minute,
+            user_per_minute=settings.rate_limit_user_per_minute,
+        ),
     )
 
 

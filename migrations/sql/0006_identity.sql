@@ -220,11 +220,15 @@ create table audit_entries (
     entity_id           text,
     partner_company_id  uuid,
     organization_id     uuid,
+    -- Where the thing stands: its entries are for those who reach the establishment.
+    establishment_id    uuid,
     before              jsonb,
     after               jsonb
 );
 create index audit_entries_organization on audit_entries (organization_id, id desc);
 create index audit_entries_partner_company on audit_entries (partner_company_id, id desc);
+create index audit_entries_establishment on audit_entries (establishment_id, id desc) where establishment_id is not null;
+create index audit_entries_actor on audit_entries (actor_id, id desc);
 create index audit_entries_entity on audit_entries (entity_type, entity_id, id desc);
 
 -- Letters that wait to be sent, written in the transaction that causes them. They hold one-time links, so they are encrypted with the

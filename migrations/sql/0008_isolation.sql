@@ -136,6 +136,33 @@ create function hse_expect_establishment(expected uuid) returns void
      where hse_in_scope('actor') and not exists (select from establishments where id = expected)
 $$;
 
+-- Adds to the counts of keys what one process has counted, and writes down each address that a key is used from for the first time.
+-- `uses`: [{"id", "uses", "last_used_at", "addresses"}].
+create function hse_note_api_key_uses(uses jsonb) returns void
+    language sql security definer set search_path = public, pg_temp as $$
+    with used as (
+        select * from jsonb_to_recordset(uses) as u (id uuid, uses bigint, last_used_at timestamptz, addresses text[])
+    ), counted as (
+        update api_keys
+           set use_count = use_count + used.uses, last_used_at = greatest(api_keys.last_used_at, used.last_used_at)
+          from used
+         where api_keys.id = used.id
+    )
+    insert into audit_entries
+        (actor_kind, actor_id, api_key_id, address, action, entity_type, entity_id, partner_company_id, organization_id)
+    select 'api_key', k.user_id, k.id, used_from::inet, 'api_key.first_use', 'api_key', k.id::text, u.partner_company_id,
+           u.organization_id
+      from used
+      join api_keys k on k.id = used.id
+      join users u on u.id = k.user_id
+      cross join unnest(used.addresses) as used_from
+     where not exists (
+           select from audit_entries e
+            where e.entity_type = 'api_key' and e.entity_id = k.id::text and e.action = 'api_key.first_use'
+              and e.address = used_from::inet
+       )
+$$;
+
 -- The scope of signing in: nobody has said yet who he is. It opens what proves that, and nothing of any tenant.
 create function hse_enter_authentication() returns void
     language sql security definer set search_path = public, pg_temp as $$
@@ -252,8 +279,11 @@ alter table audit_entries enable row level security;
 create policy add on audit_entries for insert to hse_api with check ((select hse_setting('scope')) is not null);
 create policy see on audit_entries for select to hse_api using (
     (select hse_setting('is_root')) = 'true'
-    or partner_company_id = (select hse_setting('partner_company_id')::uuid)
-    or hse_reaches_organization(organization_id)
+    or organization_id = any((select hse_setting_ids('organization_ids'))::uuid[])
+    or establishment_id = any((select hse_setting_ids('establishment_ids'))::uuid[])
+    or (establishment_id is null and (
+        partner_company_id = (select hse_setting('partner_company_id')::uuid) or hse_reaches_organization(organization_id)
+    ))
 );
 
 alter table outgoing_mail enable row level security;
@@ -274,11 +304,11 @@ $$;
 
 -- Who looks an actor up learns what he reaches, and the hash of a key: for the api alone.
 revoke execute on function
-    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid), hse_is_admitted(uuid)
-    from public;
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb) from public;
 grant execute on function
-    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid), hse_is_admitted(uuid)
-    to hse_api;
+    hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb) to hse_api;
 
 grant usage on schema public to hse_api;
 grant select on actions, audit_entries to hse_api;

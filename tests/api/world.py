@@ -81,6 +81,7 @@ class World:
             self.admin = self.add_person("admin@example.com", "admin", organization_id=own, sites=[first])
             self.other_site_admin = self.add_person("second@example.com", "admin", organization_id=own, sites=[second])
             self.user = self.add_person("user@example.com", "user", organization_id=own, sites=[first])
+            self.second_user = self.add_person("user-2@example.com", "user", organization_id=own, sites=[first])
             self.custom_role = self.add_role(
                 "device keeper", ["read_establishment", "read_device", "update_device"], organization_id=own
             )
@@ -201,6 +202,28 @@ class World:
             connection.execute(
                 "insert into credentials (user_id, password_hash) values (%s, %s)", [person.id, _hash_of_password()]
             )
+
+    def new_api_key(self, person: Person, name: str = "a key") -> UUID:
+        """Add an API key that nobody knows the secret of."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into api_keys (user_id, name, prefix, secret_hash, actions, requests_per_minute) values"
+                " (%s, %s, %s, decode(repeat('00', 32), 'hex'), '{read_area}', 60) returning id",
+                person.id,
+                name,
+                uuid4().hex,
+            )
+
+    def new_audit_entry(self, tenant: Tenant, site: Site) -> str:
+        """Add an entry about what happened at a site; returns the id of the thing that it happened to."""
+        thing = uuid4()
+        with psycopg.connect(self.database_url) as self._connection:
+            self._connection.execute(
+                "insert into audit_entries (actor_kind, action, entity_type, entity_id, organization_id, establishment_id)"
+                " values ('operator', 'area.update', 'area', %s, %s, %s)",
+                [str(thing), tenant.id, site.id],
+            )
+        return str(thing)
 
     def _insert(self, statement: str, *values: object) -> UUID:
         row = self._connection.execute(statement.encode(), values).fetchone()

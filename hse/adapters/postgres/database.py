@@ -6,6 +6,7 @@ and the second lock in one round trip.
 """
 
 import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ ENTER_AUTHENTICATION = sa.text("select hse_enter_authentication()")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entered:
-    """The actor of a transaction; `requests_per_minute` is the limit of the key that he came with."""
+    """The actor of a transaction, and how long it took to find him; `requests_per_minute` is the limit of the key he came with."""
 
     actor: Actor
+    seconds: float
     requests_per_minute: int | None = None
 
 
@@ -64,7 +66,10 @@ class Database:
         """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
         async with AsyncExitStack() as stack:
             connection, entered = await self._begin(stack, lambda connection: enter(connection, principal))
-            yield PostgresWork(connection, entered.actor, origin, now)
+            work = PostgresWork(connection, entered.actor, origin, now)
+            work.requests_per_minute = entered.requests_per_minute
+            work.permission_seconds = entered.seconds
+            yield work
 
     @asynccontextmanager
     async def entrance(self, origin: Origin, now: datetime) -> AsyncIterator[PostgresEntranceWork]:
@@ -98,18 +103,20 @@ class Database:
 
 async def enter(connection: AsyncConnection, principal: Principal) -> Entered:
     """Give the transaction of `connection` its actor and his scope. Raises `Unauthenticated`."""
+    started = time.perf_counter()
     match principal:
         case SessionPrincipal(session_id=session_id):
             row = (await connection.execute(ENTER_SESSION, {"session_id": session_id})).one_or_none()
             if row is None:
                 raise Unauthenticated
-            return Entered(actor=_actor(row, session_id=session_id))
+            return Entered(actor=_actor(row, session_id=session_id), seconds=time.perf_counter() - started)
         case KeyPrincipal(prefix=prefix, secret_hash=secret_hash):
             row = (await connection.execute(ENTER_API_KEY, {"prefix": prefix})).one_or_none()
             if row is None or not hmac.compare_digest(row.secret_hash, secret_hash):
                 raise Unauthenticated
             actor = _actor(row).limited_to(frozenset(row.key_actions), row.api_key_id)
-            return Entered(actor=actor, requests_per_minute=row.requests_per_minute)
+            seconds = time.perf_counter() - started
+            return Entered(actor=actor, seconds=seconds, requests_per_minute=row.requests_per_minute)
 
 
 def _actor(row: Any, session_id: UUID | None = None) -> Actor:

@@ -176,6 +176,7 @@ audit_entries = sa.Table(
     sa.Column("entity_id", sa.Text),
     sa.Column("partner_company_id", sa.Uuid),
     sa.Column("organization_id", sa.Uuid),
+    sa.Column("establishment_id", sa.Uuid),
     sa.Column("before", JSONB(none_as_null=True)),
     sa.Column("after", JSONB(none_as_null=True)),
 )

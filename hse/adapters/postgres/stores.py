@@ -223,6 +223,7 @@ def record_of(entity: str, verb: str, before: Any, after: Any) -> Record:
         entity_id=str(known.id),
         partner_company_id=known.id if is_partner else getattr(known, "partner_company_id", None),
         organization_id=known.id if entity == "organization" else getattr(known, "organization_id", None),
+        establishment_id=known.id if entity == "establishment" else getattr(known, "establishment_id", None),
         before=plain(before),
         after=plain(after),
     )

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hse.adapters.postgres.api_keys import ApiKeys
+from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.identity_tables import audit_entries
@@ -36,6 +38,9 @@ class PostgresWork:
         self.actor = actor
         self.origin = origin
         self.now = now
+        # Of the API key that the actor came with.
+        self.requests_per_minute: int | None = None
+        self.permission_seconds = 0.0
 
     async def commit(self) -> None:
         """Keep what was done."""
@@ -77,6 +82,16 @@ class PostgresWork:
     def devices(self) -> Devices:
         """The devices."""
         return Devices(self)
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """The API keys."""
+        return ApiKeys(self)
+
+    @property
+    def audit_entries(self) -> AuditEntries:
+        """The audit log."""
+        return AuditEntries(self)
 
     @property
     def people(self) -> People:
@@ -122,6 +137,7 @@ def audit_values(record: Record, origin: Origin, actor: Actor | None, *, user_id
         "entity_id": record.entity_id,
         "partner_company_id": record.partner_company_id,
         "organization_id": record.organization_id,
+        "establishment_id": record.establishment_id,
         "before": record.before,
         "after": record.after,
     }

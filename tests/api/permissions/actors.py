@@ -40,6 +40,13 @@ class Place:
         """The partner company that looks after it; for what none looks after, the other one."""
         return self.world.other_partner_company if self.is_foreign else self.world.partner_company
 
+    @property
+    def worker(self) -> Person:
+        """Somebody who works there, other than those who try; nobody does at `direct`, so it is another tenant's chief."""
+        return {"own": self.world.second_user, "unassigned": self.world.other_site_admin}.get(
+            self.name, self.world.other_chief
+        )
+
 
 def place(world: World, name: str) -> Place:
     """One of `PLACES`."""

@@ -7,6 +7,7 @@ into the path, the query and the body.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from tests.api.permissions.actors import Place
 
@@ -41,6 +42,20 @@ def _area(body: Any = None) -> Recipe:
 
 def _no_thing(body: Any = None) -> Recipe:
     return lambda _: Call(body=body)
+
+
+def _api_key(place: Place) -> Call:
+    return Call({"api_key_id": place.world.new_api_key(place.worker)})
+
+
+def _api_keys_of_user(place: Place) -> Call:
+    name = uuid4().hex
+    place.world.new_api_key(place.worker, name)
+    return Call({"user_id": place.worker.id}, params={"q": name})
+
+
+def _audit_entries(place: Place) -> Call:
+    return Call(params={"entity_id": place.world.new_audit_entry(place.tenant, place.site)})
 
 
 RECIPES: dict[str, Recipe] = {
@@ -80,4 +95,10 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/areas/{area_id}": _area(),
     "PATCH /api/v1/areas/{area_id}": _area({"floor": 3}),
     "DELETE /api/v1/areas/{area_id}": _area(),
+    "GET /api/v1/api-keys": _no_thing(),
+    "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
+    "GET /api/v1/api-keys/{api_key_id}": _api_key,
+    "DELETE /api/v1/api-keys/{api_key_id}": _api_key,
+    "GET /api/v1/users/{user_id}/api-keys": _api_keys_of_user,
+    "GET /api/v1/audit-entries": _audit_entries,
 }

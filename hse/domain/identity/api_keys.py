@@ -1,0 +1,166 @@
+"""API keys: what a program acts with in the name of a person, with a part of what he may do.
+
+A key is for work and not for the account: it makes no keys, and touches nobody's passwords, second factors, sessions or keys. The
+list of what it never holds is `NOT_FOR_KEYS` in `hse.domain.policy`; what needs no action at all asks `Actor.require_person`.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, ClassVar, Protocol
+from uuid import UUID
+
+from hse.domain.errors import DomainError, ErrorKind, Forbidden, Invalid, NotFound
+from hse.domain.paging import Page, PageQuery
+from hse.domain.policy import EVERYWHERE, NOT_FOR_KEYS, Reach
+from hse.domain.work import Work
+
+LIVE_KEYS_MAX = 50
+REQUESTS_PER_MINUTE = 600
+
+
+class TooManyApiKeys(DomainError):
+    """A person has fifty live keys at most."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.CONFLICT
+    code: ClassVar[str] = "api-keys.too-many"
+
+    def __init__(self) -> None:
+        super().__init__(f"you have {LIVE_KEYS_MAX} API keys: revoke one that is not used any more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key as it may be shown. `prefix` is the part between the underscores, by which it is found in a program's settings."""
+
+    id: UUID
+    user_id: UUID
+    name: str
+    prefix: str
+    actions: list[str]
+    requests_per_minute: int
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    use_count: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedApiKey:
+    """A new key with its text, which is told this once."""
+
+    api_key: ApiKey
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateApiKey:
+    """A key to be made."""
+
+    name: str
+    actions: list[str]
+    expires_at: datetime | None = None
+    requests_per_minute: int = REQUESTS_PER_MINUTE
+    requests_per_minute_max: int = REQUESTS_PER_MINUTE
+
+
+class ApiKeyStore(Protocol):
+    """The keys. Every change is written to the audit log with it."""
+
+    async def find(self, entity_id: UUID, reach: Reach) -> ApiKey | None:
+        """A key whose owner is within the reach."""
+
+    async def page(self, reach: Reach, query: PageQuery) -> Page[ApiKey]:
+        """A page of the keys whose owners are within the reach."""
+
+    async def has_owner(self, user_id: UUID, reach: Reach) -> bool:
+        """Whether there is such a user within the reach."""
+
+    async def count_live(self, user_id: UUID, now: datetime) -> int:
+        """How many keys of a user can be used."""
+
+    async def issue(self, values: dict[str, Any]) -> IssuedApiKey:
+        """Add a key with a new secret."""
+
+    async def revoke(self, key: ApiKey, now: datetime) -> None:
+        """End a key."""
+
+
+class ApiKeysWork(Work, Protocol):
+    """A transaction with the keys."""
+
+    @property
+    def api_keys(self) -> ApiKeyStore:
+        """The keys."""
+
+
+async def create_api_key(work: ApiKeysWork, command: CreateApiKey) -> IssuedApiKey:
+    """Make a key of one's own, with actions that one holds. Raises `Forbidden`, `NotForKeys`, `Invalid`, `TooManyApiKeys`."""
+    actor = work.actor
+    actor.require_person()
+    actor.require("create_api_key")
+    if not command.actions:
+        raise Invalid("actions", "name what the key is for")
+    for action in command.actions:
+        if action in NOT_FOR_KEYS:
+            raise Invalid("actions", f"{action} is for people, no key holds it")
+        if action not in actor.all_actions:
+            raise Forbidden(action)
+    if command.expires_at is not None and command.expires_at <= work.now:
+        raise Invalid("expires_at", "lies in the past")
+    if not 1 <= command.requests_per_minute <= command.requests_per_minute_max:
+        raise Invalid("requests_per_minute", f"between 1 and {command.requests_per_minute_max}")
+    if await work.api_keys.count_live(actor.user_id, work.now) >= LIVE_KEYS_MAX:
+        raise TooManyApiKeys
+    return await work.api_keys.issue(
+        {
+            "user_id": actor.user_id,
+            "name": command.name,
+            "actions": sorted(set(command.actions)),
+            "expires_at": command.expires_at,
+            "requests_per_minute": command.requests_per_minute,
+        }
+    )
+
+
+async def own_api_keys(work: ApiKeysWork, query: PageQuery) -> Page[ApiKey]:
+    """A page of one's own keys, the revoked ones too. Raises `NotForKeys`, `Invalid`."""
+    work.actor.require_person()
+    return await work.api_keys.page(EVERYWHERE, _of(query, work.actor.user_id))
+
+
+async def api_keys_of(work: ApiKeysWork, user_id: UUID, query: PageQuery) -> Page[ApiKey]:
+    """A page of somebody's keys. Raises `NotFound` for whom one may not see, `Forbidden`, `NotForKeys`, `Invalid`."""
+    actor = work.actor
+    if user_id == actor.user_id:
+        return await own_api_keys(work, query)
+    if not await work.api_keys.has_owner(user_id, actor.reach("read_user")):
+        raise NotFound("user", user_id)
+    manages = actor.reach("manage_user_sessions")
+    if not await work.api_keys.has_owner(user_id, manages):
+        raise Forbidden("manage_user_sessions")
+    return await work.api_keys.page(manages, _of(query, user_id))
+
+
+async def api_key(work: ApiKeysWork, api_key_id: UUID) -> ApiKey:
+    """A key of one's own, or of somebody whose keys one looks after. Raises `NotFound`, `NotForKeys`."""
+    actor = work.actor
+    actor.require_person()
+    found = await work.api_keys.find(api_key_id, EVERYWHERE)
+    if found is not None and found.user_id == actor.user_id:
+        return found
+    found = await work.api_keys.find(api_key_id, actor.reach("manage_user_sessions"))
+    if found is None:
+        raise NotFound("api_key", api_key_id)
+    return found
+
+
+async def revoke_api_key(work: ApiKeysWork, api_key_id: UUID) -> None:
+    """End a key, from its next request on; once more is no mistake. Raises `NotFound`, `NotForKeys`."""
+    found = await api_key(work, api_key_id)
+    if found.revoked_at is None:
+        await work.api_keys.revoke(found, work.now)
+
+
+def _of(query: PageQuery, user_id: UUID) -> PageQuery:
+    return replace(query, filters={**query.filters, "user_id": user_id})
