@@ -18,6 +18,7 @@ LISTS = {
     "organizations": "organizations",
     "establishments": "establishments",
     "areas": "areas",
+    "devices": "devices",
 }
 
 
@@ -118,11 +119,12 @@ async def test_a_partner_sees_nothing_of_another_one_however_he_asks(api: Client
 
 
 async def test_the_statements_of_a_nested_query_do_not_grow_with_the_things_in_it(api: Client, world: World) -> None:
-    query = """{ establishments(first: 200) { totalCount edges { node {
+    query = """{ establishments(first: 100) { totalCount edges { node {
         name
         organization { name partnerCompany { name } }
+        devices(first: 2) { edges { node { name area { name } } } }
         areas(first: 5) { totalCount pageInfo { hasNextPage } edges { node {
-            name establishment { name } parent { name } children(first: 2) { edges { node { name } } } } } }
+            name establishment { name } parent { name } devices(first: 2) { edges { node { gateway { name } } } } } } }
     } } } }"""
     # The first answer of all is not counted: it opens connections.
     await data(api, world.root, query)
@@ -133,7 +135,7 @@ async def test_the_statements_of_a_nested_query_do_not_grow_with_the_things_in_i
         found = nodes((await data(api, world.root, query))["establishments"])
     assert len(found) == 54
     assert sum(len(site["areas"]["edges"]) for site in found) == 4 + 50 * 5
-    assert len(after) == len(before) <= 20, "\n".join(after)
+    assert len(after) == len(before) <= 24, "\n".join(after)
 
 
 async def test_each_parent_has_a_page_of_its_own(api: Client, world: World) -> None:
@@ -192,6 +194,28 @@ async def test_one_field_that_is_refused_leaves_the_others(api: Client, world: W
     (error,) = answer["errors"]
     assert error["path"] == ["partnerCompanies"]
     assert error["extensions"]["kind"] == "forbidden"
+
+
+async def test_a_device_leads_to_all_that_it_belongs_to(api: Client, world: World) -> None:
+    site = world.tenant.sites[0]
+    gateway = {"name": "Gate", "establishment_id": str(site.id)}
+    gateway_id = (await api.post("/api/v1/devices", headers=world.chief.headers, json=gateway)).json()["id"]
+    child = {"name": "Behind", "gateway_id": gateway_id, "establishment_id": str(world.tenant.sites[1].id)}
+    await api.post("/api/v1/devices", headers=world.chief.headers, json=child)
+    query = """query Device($id: UUID!) { device(id: $id) { organization { name } establishment { name areas { edges { node {
+        devices { edges { node { name } } } } } } } area { name } gateway { name } children { totalCount edges { node { name
+        gateway { name } establishment { name } } } } } }"""
+    device = (await data(api, world.chief, query, id=gateway_id))["device"]
+    assert device["organization"] == {"name": "Acme"}
+    assert device["establishment"]["name"] == "Acme 1"
+    assert [names(area["devices"]) for area in nodes(device["establishment"]["areas"])] == [["Acme 1 meter"]]
+    assert device["area"] is None
+    assert nodes(device["children"]) == [
+        {"name": "Behind", "gateway": {"name": "Gate"}, "establishment": {"name": "Acme 2"}}
+    ]
+    # Who works at the gateway's establishment only sees nothing of what stands at the other one.
+    device = (await data(api, world.admin, query, id=gateway_id))["device"]
+    assert device["children"] == {"totalCount": 0, "edges": []}
 
 
 async def test_a_refusal_has_the_correlation_id_of_the_request(api: Client, world: World) -> None:

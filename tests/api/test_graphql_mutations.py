@@ -131,6 +131,25 @@ async def test_a_mutation_sent_again_with_its_key_is_answered_again_and_not_done
     await refusal(api, world.chief, CREATE, "request.invalid", input=other, key="")
 
 
+async def test_a_device_is_registered_given_a_token_once_and_cut_off(api: Client, world: World) -> None:
+    create = "mutation Make($input: NewDevice!) { createDevice(input: $input) { id deviceType hasToken } }"
+    issue = "mutation Issue($id: UUID!, $key: String) { issueDeviceToken(id: $id, idempotencyKey: $key) { deviceId token } }"
+    revoke = "mutation Revoke($id: UUID!) { revokeDeviceToken(id: $id) }"
+    read = "query Read($id: UUID!) { device(id: $id) { hasToken } }"
+    device = {"name": "Meter", "establishmentId": str(world.tenant.sites[0].id)}
+    made = (await data(api, world.admin, create, input=device))["createDevice"]
+    assert made == {"id": made["id"], "deviceType": "sensor", "hasToken": False}
+    await refusal(api, world.custom, issue, "permission.missing", id=made["id"])
+    first = (await data(api, world.admin, issue, id=made["id"], key="again"))["issueDeviceToken"]
+    assert first["deviceId"] == made["id"]
+    assert (await data(api, world.admin, issue, id=made["id"], key="again"))["issueDeviceToken"] == first
+    assert (await data(api, world.admin, issue, id=made["id"]))["issueDeviceToken"] != first
+    await refusal(api, world.admin, issue, "request.invalid", id=str(world.tenant.sites[0].device_id), key="again")
+    assert (await data(api, world.admin, read, id=made["id"]))["device"] == {"hasToken": True}
+    await data(api, world.admin, revoke, id=made["id"])
+    assert (await data(api, world.admin, read, id=made["id"]))["device"] == {"hasToken": False}
+
+
 async def test_mutations_are_done_in_their_order_and_see_what_the_ones_before_did(api: Client, world: World) -> None:
     query = """mutation Twice($one: NewEstablishment!, $two: NewEstablishment!) {
         one: createEstablishment(input: $one) { organization { establishments { totalCount edges { node { name } } } } }

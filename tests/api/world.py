@@ -107,6 +107,11 @@ class World:
                 {"tenant": self.tenant.id, "count": count, "areas": areas_each},
             )
 
+    def rename(self, site: Site, name: str) -> None:
+        """Give an establishment another name."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute("update establishments set name = %s where id = %s", [name, site.id])
+
     def revoke(self, person: Person) -> None:
         """End somebody's session; his token is still good to look at."""
         with psycopg.connect(self.database_url) as connection:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.work import PostgresWork
+from hse.domain.devices import queries as devices
 from hse.domain.organizations import queries as organizations
 from hse.domain.paging import Page, PageQuery
 
@@ -62,4 +64,21 @@ AREAS = Entity(
     find=organizations.area,
     page=organizations.areas,
     filters={"establishment_id": UUID, "parent_area_id": UUID},
+)
+DEVICES = Entity(
+    type_name="Device",
+    module="hse.api.graphql.devices",
+    see="read_device",
+    rows=Devices,
+    find=devices.device,
+    page=devices.devices,
+    filters={
+        "organization_id": UUID,
+        "establishment_id": UUID,
+        "area_id": UUID,
+        "gateway_id": UUID,
+        "device_type": str,
+        "protocol": str,
+        "is_enabled": bool,
+    },
 )

@@ -65,14 +65,22 @@ def acts(function: Callable[..., Awaitable[Any]], result: Any = None) -> Any:
         done = await context.run(lambda work: function(work, id), context.acting)
         return id if result is None else done
 
-    return strawberry.mutation(
-        resolver=resolve,
-        graphql_type=UUID | None if result is None else result | None,
-        description=_description(function),
-    )
+    kind = UUID if result is None else result
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
 
 
-def once(acting: Acting, name: str, wanted: msgspec.Struct, key: str | None) -> Acting:
+def acts_once(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
+    """The same for what would be something else when it is done again; under one `idempotencyKey` it is done once."""
+
+    async def resolve(info: Asked, id: UUID, idempotency_key: str | None = strawberry.UNSET) -> Any:  # noqa: A002
+        context = context_of(info)
+        acting = once(context.acting, info.field_name, id, idempotency_key)
+        return await _done(context, acting, lambda work: function(work, id), function)
+
+    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
+
+
+def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID, key: str | None) -> Acting:
     """The same `Acting`, which runs this mutation once under this key. Raises `Invalid` for a key that cannot be one."""
     if key is None or key is strawberry.UNSET:
         return acting

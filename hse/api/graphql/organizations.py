@@ -3,7 +3,7 @@
 import strawberry
 
 from hse.api.graphql.connections import answer, connection, list_of, reference, single
-from hse.api.graphql.entities import AREAS, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES
+from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES
 from hse.api.graphql.mutations import acts, changes, creates
 from hse.api.graphql.types import mirrors
 from hse.api.rest import organizations as bodies
@@ -28,6 +28,7 @@ class Organization:
 
     partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
     establishments = list_of(ESTABLISHMENTS, "organization_id")
+    devices = list_of(DEVICES, "organization_id")
 
 
 @mirrors(model.Establishment)
@@ -36,6 +37,7 @@ class Establishment:
 
     organization = reference(ORGANIZATIONS, "organization_id")
     areas = list_of(AREAS, "establishment_id")
+    devices = list_of(DEVICES, "establishment_id")
 
 
 @mirrors(model.Area)
@@ -46,6 +48,7 @@ class Area:
     establishment = reference(ESTABLISHMENTS, "establishment_id")
     parent = reference(AREAS, "parent_area_id")
     children = list_of(AREAS, "parent_area_id")
+    devices = list_of(DEVICES, "area_id")
 
 
 @strawberry.type

@@ -17,18 +17,19 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionContext
 
 from hse.api.graphql.context import Context, provide_context
+from hse.api.graphql.devices import DevicesMutation, DevicesQuery
 from hse.api.graphql.errors import told
 from hse.api.graphql.limits import Limits
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery):
+class Query(OrganizationsQuery, DevicesQuery):
     """What may be read."""
 
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
-class Mutation(OrganizationsMutation):
+class Mutation(OrganizationsMutation, DevicesMutation):
     """What may be done."""
 
 

@@ -1,0 +1,45 @@
+"""Devices, the gateways that speak for some of them, and the tokens that the others connect with."""
+
+import strawberry
+
+from hse.api.graphql.connections import connection, list_of, reference, single
+from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS
+from hse.api.graphql.mutations import acts, acts_once, changes, creates
+from hse.api.graphql.types import mirrors
+from hse.api.rest import devices as bodies
+from hse.domain.devices import commands, model
+
+
+@mirrors(model.Device)
+class Device:
+    """A device."""
+
+    organization = reference(ORGANIZATIONS, "organization_id")
+    establishment = reference(ESTABLISHMENTS, "establishment_id")
+    area = reference(AREAS, "area_id")
+    gateway = reference(DEVICES, "gateway_id")
+    children = list_of(DEVICES, "gateway_id")
+
+
+@mirrors(model.IssuedToken)
+class IssuedToken:
+    """A device's token, told this once."""
+
+
+@strawberry.type
+class DevicesQuery:
+    """What may be read of the noun."""
+
+    device = single(DEVICES)
+    devices = connection(DEVICES)
+
+
+@strawberry.type
+class DevicesMutation:
+    """What may be done to the noun."""
+
+    create_device = creates(DEVICES, bodies.NewDevice, commands.CreateDevice, commands.create_device)
+    change_device = changes(DEVICES, bodies.DeviceChange, commands.ChangeDevice, commands.change_device)
+    delete_device = acts(commands.delete_device)
+    issue_device_token = acts_once(commands.issue_token, IssuedToken)
+    revoke_device_token = acts(commands.revoke_token)
