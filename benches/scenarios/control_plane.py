@@ -38,10 +38,11 @@ OTHER_ORGANIZATIONS = 200
 POOL_SIZE = 10
 CHECK_ITERATIONS = 2000
 SQL = (
-    "select id, organization_id, establishment_id, area_id, gateway_id, name, device_type, manufacturer, model, serial_number,"
-    " mac_address, host(ip_address) as ip_address, protocol, status, is_enabled, token_hash is not null as has_token, metadata, version, created_at,"
-    " updated_at from devices where (organization_id = any(cast(:organization_ids as uuid[])) or establishment_id ="
-    " any(cast(:establishment_ids as uuid[]))) order by name, id limit :limit"
+    "select id, organization_id, establishment_id, area_id, gateway_id, name, device_type, manufacturer, model,"
+    " serial_number, mac_address, host(ip_address) as ip_address, protocol, status, is_enabled,"
+    " token_hash is not null as has_token, metadata, version, created_at, updated_at from devices"
+    " where (organization_id = any(cast(:organization_ids as uuid[]))"
+    " or establishment_id = any(cast(:establishment_ids as uuid[]))) order by name, id limit :limit"
 )
 
 

@@ -145,7 +145,8 @@ async def provide_version(if_match: ExpectedVersion = None) -> int | None:
     return int(text)
 
 
-def add_etag(response: Response[Any]) -> Response[Any]:
+# A coroutine, like every hook and guard: a plain function would be sent to a thread for each request.
+async def add_etag(response: Response[Any]) -> Response[Any]:
     """Answer what has a version with its ETag."""
     version = getattr(response.content, "version", None)
     if isinstance(version, int):

@@ -116,7 +116,7 @@ def _principal_of_token(token: str, tokens: AccessTokens, *, is_cookie: bool = F
     return SessionPrincipal(session_id=claims.session_id, user_id=claims.user_id, is_cookie=is_cookie)
 
 
-def require_principal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def require_principal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Close every handler that does not say that it is public, and each to forgeries. Raises `Unauthenticated`, `Forged`."""
     principal: Principal | None = connection.scope["state"].get("principal")
     is_public = bool(handler.opt.get("is_public"))

@@ -18,10 +18,13 @@ class Scope(Protocol):
         """The condition that a row within the reach meets."""
 
 
+UUIDS = ARRAY(sa.Uuid())
+
+
 def one_of(column: sa.ColumnElement[Any], ids: Iterable[UUID | None]) -> sa.ColumnElement[bool]:
     """`column = any(ids)`: one text of the statement, however many there are."""
     known = sorted(one for one in ids if one is not None)
-    return column == sa.func.any(sa.cast(sa.literal(known, ARRAY(sa.Uuid)), ARRAY(sa.Uuid)))
+    return column == sa.any_(sa.literal(known, UUIDS))
 
 
 @dataclass(frozen=True, slots=True)
