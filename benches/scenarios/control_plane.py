@@ -26,7 +26,9 @@ from benches.context import Context
 from benches.report import NotMeasured, Result, Wanted, check, figure_of
 from benches.stack import Stack, running, wait_until
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.mail import Outbox
 from hse.adapters.postgres.work import Origin
+from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
 from hse.domain.identity.principals import SessionPrincipal
 from hse.embedded.ports import free_ports
@@ -207,7 +209,8 @@ def _wrk(url: str, token: str, seconds: int) -> dict[str, float]:
 
 async def _permission_cost(database_url: str, session_id: UUID) -> dict[str, float]:
     """A transaction that looks its actor up, and one that asks for nothing; medians of interleaved iterations, in milliseconds."""
-    database = Database(database_url, pool_size=1)
+    outbox = Outbox(sealer=Sealer("a secret key that this scenario seals nothing with"), public_url="http://localhost")
+    database = Database(database_url, pool_size=1, outbox=outbox)
     principal, origin = SessionPrincipal(session_id=session_id), Origin()
 
     async def entered() -> None:

@@ -4,15 +4,18 @@ import logging
 import os
 import signal
 import sys
+import threading
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from hse.adapters.postgres.engine import create_engine
+from hse.adapters.postgres.mail import forget_old_mail
 from hse.adapters.postgres.maintenance import run_maintenance
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
+from hse.wiring.worker import compose_postman
 
 MAINTENANCE_SECONDS = 60
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
@@ -21,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker(ready_file: ReadyFile = None) -> None:
-    """Run the jobs: partitions made ahead, rollups, retention; every minute until SIGTERM or Ctrl-C."""
+    """Run the jobs until SIGTERM or Ctrl-C: letters every second; partitions made ahead, rollups, retention every minute."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     settings = read_settings(os.environ)
@@ -29,6 +32,7 @@ def worker(ready_file: ReadyFile = None) -> None:
         raise SettingsError(["HSE_DATABASE_URL is not set"])
     engine = create_engine(settings.database_url)
     maintain(engine, settings.retention_days)
+    postman = compose_postman(settings, engine)
     if ready_file is not None:
         ready_file.touch(mode=0o600)
     scheduler = BlockingScheduler(timezone=UTC)
@@ -45,7 +49,15 @@ def worker(ready_file: ReadyFile = None) -> None:
     # The handler runs in the main thread, which waits in start(); a job that is under way is finished first.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.shutdown(wait=False))
+    stopping = threading.Event()
+    delivery = None
+    if postman is not None:
+        delivery = threading.Thread(target=postman.deliver_until, args=[stopping], name="mail")
+        delivery.start()
     scheduler.start()
+    stopping.set()
+    if delivery is not None:
+        delivery.join()
     engine.dispose()
 
 
@@ -53,3 +65,5 @@ def maintain(engine: sa.Engine, retention_days: int) -> None:
     """One run of the storage's maintenance."""
     report = run_maintenance(engine, now=datetime.now(UTC), retention_days=retention_days)
     logger.info("maintenance: %s", report)
+    with engine.begin() as connection:
+        forget_old_mail(connection)

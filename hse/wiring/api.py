@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
 from hse.adapters.passwords import Argon2Passwords
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
 from hse.adapters.totp import TotpFactor
@@ -29,9 +30,11 @@ def compose_api(settings: Settings) -> Parts:
         )
     if database_url is None or settings.secret_key is None:
         raise SettingsError(missing)
+    sealer = Sealer(settings.secret_key)
+    outbox = Outbox(sealer=sealer, public_url=public_url_of(settings))
     return Parts(
-        open_database=partial(Database, database_url, pool_size=settings.api_pool_size),
-        sealer=Sealer(settings.secret_key),
+        open_database=partial(Database, database_url, pool_size=settings.api_pool_size, outbox=outbox),
+        sealer=sealer,
         tokens=AccessTokens(settings.secret_key),
         doorkeeping=compose_doorkeeping(settings.secret_key, public_url=settings.public_url),
         trusted_origins=frozenset((*settings.cors_origins, *_origin(settings.public_url))),
@@ -59,3 +62,8 @@ def compose_doorkeeping(secret_key: str, *, public_url: str | None = None) -> Do
 def _origin(public_url: str | None) -> tuple[str, ...]:
     parts = urlsplit(public_url or "")
     return (f"{parts.scheme}://{parts.netloc}",) if parts.netloc else ()
+
+
+def public_url_of(settings: Settings) -> str:
+    """The address that links in letters lead to; this machine's own where none is set."""
+    return settings.public_url or f"http://localhost:{settings.api_port}"

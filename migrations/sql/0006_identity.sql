@@ -178,12 +178,13 @@ create table api_keys (
 );
 create index api_keys_user on api_keys (user_id);
 
+-- Without a role, as that was deleted meanwhile, an invitation can be accepted no more.
 create table invitations (
     id                      uuid primary key default gen_random_uuid(),
     email                   text not null check (char_length(email) between 3 and 254),
     first_name              text not null check (char_length(first_name) between 1 and 100),
     last_name               text not null check (char_length(last_name) between 1 and 100),
-    role_id                 uuid not null references roles,
+    role_id                 uuid references roles on delete set null,
     partner_company_id      uuid references partner_companies on delete cascade,
     organization_id         uuid references organizations on delete cascade,
     establishment_ids       uuid[] not null default '{}',
@@ -195,6 +196,7 @@ create table invitations (
     expires_at              timestamptz not null,
     answered_at             timestamptz,
     user_id                 uuid references users on delete set null,
+    version                 bigint not null default 1,
     created_at              timestamptz not null default now(),
     updated_at              timestamptz not null default now(),
     constraint invitations_belong_to_one check (partner_company_id is null or organization_id is null)
@@ -203,8 +205,10 @@ create unique index invitations_pending on invitations (lower(email), partner_co
     nulls not distinct where status = 'pending';
 create index invitations_organization on invitations (organization_id) where organization_id is not null;
 
+create index invitations_role on invitations (role_id);
+
 create trigger invitations_touch before update on invitations
-    for each row execute function touch_updated_at();
+    for each row execute function touch_version();
 
 -- Who changed what, from where. Nobody changes an entry: the api's role may add and read, no more.
 create table audit_entries (

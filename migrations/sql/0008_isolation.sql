@@ -169,6 +169,71 @@ create function hse_enter_authentication() returns void
     select set_config('hse.scope', 'authentication', true), set_config('hse.user_id', '', true)
 $$;
 
+-- What its token opens of an invitation: the holder has no account yet, and no scope but that of signing in.
+create type hse_invitation as (
+    id uuid,
+    email text,
+    first_name text,
+    last_name text,
+    role_id uuid,
+    role_name text,
+    partner_company_id uuid,
+    organization_id uuid,
+    tenant_name text,
+    establishment_ids uuid[],
+    has_all_establishments boolean,
+    invited_by_name text,
+    expires_at timestamptz,
+    -- The role is gone, the company or organisation is disabled, or who invited might not do it any more.
+    is_void boolean
+);
+
+-- Locked until the transaction ends: of several who answer at once one finds it.
+create function hse_open_invitation(token bytea) returns setof hse_invitation
+    language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+    found_invitation invitations;
+    opened hse_invitation;
+    inviter users;
+    role_hierarchy smallint;
+    tenant_is_active boolean;
+begin
+    select * into found_invitation from invitations i
+     where i.token_hash = token and i.status = 'pending' and i.expires_at > now()
+       for update;
+    if not found then
+        return;
+    end if;
+    opened.id := found_invitation.id;
+    opened.email := found_invitation.email;
+    opened.first_name := found_invitation.first_name;
+    opened.last_name := found_invitation.last_name;
+    opened.role_id := found_invitation.role_id;
+    opened.partner_company_id := found_invitation.partner_company_id;
+    opened.organization_id := found_invitation.organization_id;
+    opened.has_all_establishments := found_invitation.has_all_establishments;
+    opened.expires_at := found_invitation.expires_at;
+    opened.establishment_ids := array(
+        select e.id from establishments e
+         where e.id = any(found_invitation.establishment_ids) and e.organization_id = found_invitation.organization_id
+    );
+    select r.name, r.hierarchy into opened.role_name, role_hierarchy from roles r where r.id = found_invitation.role_id;
+    select coalesce(o.name, p.name), coalesce(o.is_active, true) and coalesce(p.is_active, true)
+      into opened.tenant_name, tenant_is_active
+      from (select 1) as once
+      left join organizations o on o.id = found_invitation.organization_id
+      left join partner_companies p on p.id in (found_invitation.partner_company_id, o.partner_company_id);
+    select * into inviter from users u where u.id = found_invitation.invited_by;
+    opened.invited_by_name := inviter.first_name || ' ' || inviter.last_name;
+    opened.is_void := role_hierarchy is null or not tenant_is_active or (
+        found_invitation.invited_by is not null and not coalesce((
+            select inviter.is_active and r.hierarchy <= least(role_hierarchy, 3) from roles r where r.id = inviter.role_id
+        ), false)
+    );
+    return next opened;
+end
+$$;
+
 revoke execute on function hse_enter_user(uuid) from public;
 
 -- --- what each scope opens ---
@@ -305,10 +370,10 @@ $$;
 -- Who looks an actor up learns what he reaches, and the hash of a key: for the api alone.
 revoke execute on function
     hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
-    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb) from public;
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea) from public;
 grant execute on function
     hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
-    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb) to hse_api;
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea) to hse_api;
 
 grant usage on schema public to hse_api;
 grant select on actions, audit_entries to hse_api;

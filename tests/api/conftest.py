@@ -11,6 +11,7 @@ import pytest_asyncio
 from litestar import Litestar
 
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
 from hse.api.app import Parts, create_app
 from hse.embedded.postgres import EmbeddedPostgres
@@ -18,6 +19,7 @@ from hse.wiring.api import compose_doorkeeping
 from tests.api.world import SECRET_KEY, TOKENS, World
 
 Client = httpx.AsyncClient
+OUTBOX = Outbox(sealer=Sealer(SECRET_KEY), public_url="https://hse.example.com")
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ def world(database_url: str) -> World:
 def parts(api_database_url: str) -> Parts:
     """What the application is wired from; a test may replace a part."""
     return Parts(
-        open_database=partial(Database, api_database_url, pool_size=5),
-        sealer=Sealer(SECRET_KEY),
+        open_database=partial(Database, api_database_url, pool_size=5, outbox=OUTBOX),
+        sealer=OUTBOX.sealer,
         tokens=TOKENS,
         doorkeeping=compose_doorkeeping(SECRET_KEY),
     )

@@ -13,7 +13,7 @@ from hse.adapters.postgres.database import Database
 from hse.api.app import Parts
 from hse.api.limits import RequestLimits
 from hse.domain.identity.api_keys import LIVE_KEYS_MAX
-from tests.api.conftest import Client, problem_of, serving
+from tests.api.conftest import OUTBOX, Client, problem_of, serving
 from tests.api.world import Person, World
 
 KEYS = "/api/v1/api-keys"
@@ -200,7 +200,7 @@ async def test_the_uses_are_counted_and_written_down_when_the_application_stops(
 
 @pytest.fixture
 async def uses(api_database_url: str) -> AsyncIterator[ApiKeyUses]:
-    database = Database(api_database_url, pool_size=1)
+    database = Database(api_database_url, pool_size=1, outbox=OUTBOX)
     yield ApiKeyUses(database.engine)
     await database.close()
 

@@ -15,7 +15,7 @@ from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.tables import areas, devices, establishments, organizations, partner_companies
 from hse.adapters.postgres.work import Origin
 from hse.domain.identity.principals import SessionPrincipal
-from tests.api.conftest import Client
+from tests.api.conftest import OUTBOX, Client
 from tests.api.world import Person, World
 
 # What the api may read without a scope: the catalogue is the same for everybody.
@@ -30,7 +30,7 @@ PEOPLE = ("root", "partner", "other_partner", "chief", "admin", "other_site_admi
 @pytest_asyncio.fixture
 async def database(api_database_url: str) -> AsyncIterator[Database]:
     """A pool of one connection, so that everybody gets the one that somebody else had."""
-    database = Database(api_database_url, pool_size=1)
+    database = Database(api_database_url, pool_size=1, outbox=OUTBOX)
     yield database
     await database.close()
 

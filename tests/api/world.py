@@ -7,13 +7,14 @@ with an area and a device; and people of every level.
 import functools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 from argon2 import PasswordHasher
 
 from hse.adapters.passwords import LANES, MEMORY_KIB, PASSES
-from hse.adapters.tokens import AccessTokens
+from hse.adapters.tokens import AccessTokens, new_key
 
 # What everybody's password is who has one.
 PASSWORD = "seven otters juggle plums"
@@ -86,6 +87,11 @@ class World:
                 "device keeper", ["read_establishment", "read_device", "update_device"], organization_id=own
             )
             self.custom = self.add_person("custom@example.com", self.custom_role, organization_id=own, sites=[first])
+            self.second_site_role = self.add_role(
+                "second keeper", ["read_device"], organization_id=own, establishment_id=second.id
+            )
+            self.foreign_role = self.add_role("foreign keeper", [], organization_id=self.other_tenant.id)
+            self.direct_role = self.add_role("direct keeper", [], organization_id=self.direct_tenant.id)
             self.other_chief = self.add_person(
                 "other-chief@example.com", "admin", organization_id=self.other_tenant.id, is_chief=True
             )
@@ -152,14 +158,22 @@ class World:
         return Site(site, area, device)
 
     def add_role(
-        self, name: str, actions: list[str], *, organization_id: UUID | None = None, hierarchy: int = 5
+        self,
+        name: str,
+        actions: list[str],
+        *,
+        organization_id: UUID | None = None,
+        establishment_id: UUID | None = None,
+        hierarchy: int = 5,
     ) -> UUID:
         """Add a custom role."""
         role = self._insert(
-            "insert into roles (name, type, hierarchy, organization_id) values (%s, 'custom', %s, %s) returning id",
+            "insert into roles (name, type, hierarchy, organization_id, establishment_id)"
+            " values (%s, 'custom', %s, %s, %s) returning id",
             name,
             hierarchy,
             organization_id,
+            establishment_id,
         )
         for action in actions:
             self._connection.execute("insert into permissions (role_id, action_name) values (%s, %s)", [role, action])
@@ -229,6 +243,22 @@ class World:
                 [str(thing), tenant.id, site.id],
             )
         return str(thing)
+
+    def add_person_now(self, email: str, role: str | UUID, **more: Any) -> Person:
+        """Add a user while a test runs."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self.add_person(email, role, **more)
+
+    def add_api_key(self, person: Person, actions: list[str]) -> str:
+        """Give somebody an API key that holds these actions."""
+        key = new_key()
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "insert into api_keys (user_id, name, prefix, secret_hash, actions, requests_per_minute)"
+                " values (%s, 'key', %s, %s, %s, 1000)",
+                [person.id, key.prefix, key.secret_hash, actions],
+            )
+        return key.text
 
     def _insert(self, statement: str, *values: object) -> UUID:
         row = self._connection.execute(statement.encode(), values).fetchone()

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from hse.adapters.postgres.engine import psycopg_url
 from hse.adapters.postgres.entrance import PostgresEntranceWork
+from hse.adapters.postgres.mail import Outbox
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
 from hse.domain.policy import Actor
@@ -54,8 +55,9 @@ class Entered:
 class Database:
     """The pool. Made inside the event loop that uses it, and closed there."""
 
-    def __init__(self, database_url: str, *, pool_size: int) -> None:
+    def __init__(self, database_url: str, *, pool_size: int, outbox: Outbox) -> None:
         self.engine = _create_engine(database_url, pool_size)
+        self.outbox = outbox
 
     async def close(self) -> None:
         """Close the pool."""
@@ -66,7 +68,7 @@ class Database:
         """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
         async with AsyncExitStack() as stack:
             connection, entered = await self._begin(stack, lambda connection: enter(connection, principal))
-            work = PostgresWork(connection, entered.actor, origin, now)
+            work = PostgresWork(connection, entered.actor, origin, now, self.outbox)
             work.requests_per_minute = entered.requests_per_minute
             work.permission_seconds = entered.seconds
             yield work

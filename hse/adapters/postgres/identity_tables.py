@@ -145,7 +145,7 @@ invitations = sa.Table(
     sa.Column("email", sa.Text, nullable=False),
     sa.Column("first_name", sa.Text, nullable=False),
     sa.Column("last_name", sa.Text, nullable=False),
-    sa.Column("role_id", sa.Uuid, sa.ForeignKey(roles.c.id), nullable=False),
+    sa.Column("role_id", sa.Uuid, sa.ForeignKey(roles.c.id)),
     sa.Column("partner_company_id", sa.Uuid),
     sa.Column("organization_id", sa.Uuid),
     sa.Column("establishment_ids", ARRAY(sa.Uuid), nullable=False),
@@ -157,8 +157,7 @@ invitations = sa.Table(
     sa.Column("expires_at", Timestamptz, nullable=False),
     sa.Column("answered_at", Timestamptz),
     sa.Column("user_id", sa.Uuid),
-    sa.Column("created_at", Timestamptz, nullable=False),
-    sa.Column("updated_at", Timestamptz, nullable=False),
+    *version_columns(),
 )
 
 audit_entries = sa.Table(

@@ -15,10 +15,12 @@ from hse.adapters.postgres.pages import Order, encode_cursor, ordered, parse_ord
 from hse.adapters.postgres.reach import Scope, one_of
 from hse.domain.errors import DomainError, InUse, Invalid, Stale, Taken
 from hse.domain.paging import Page, PageQuery
-from hse.domain.policy import Reach
+from hse.domain.policy import Actor, Reach
 from hse.domain.work import Record
 
 V = TypeVar("V")
+
+UNSHOWN = object()
 
 
 class Transaction(Protocol):
@@ -26,8 +28,18 @@ class Transaction(Protocol):
 
     connection: AsyncConnection
 
+    @property
+    def actor_id(self) -> UUID:
+        """Who is written down as the one who did it."""
+
     async def record(self, record: Record) -> None:
         """Write to the audit log."""
+
+
+class ActorTransaction(Transaction, Protocol):
+    """What stores need that ask for the actor himself."""
+
+    actor: Actor
 
 
 class TableStore(Generic[V]):
@@ -133,7 +145,8 @@ class TableStore(Generic[V]):
         known: Any = before
         if version is not None and version != known.version:
             raise Stale(self.entity)
-        changes = {name: value for name, value in changes.items() if getattr(known, name) != value}
+        # What the view does not show, such as a token's hash, is taken for changed.
+        changes = {name: value for name, value in changes.items() if getattr(known, name, UNSHOWN) != value}
         if not changes:
             return before
         statement = (

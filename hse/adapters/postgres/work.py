@@ -14,10 +14,17 @@ from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.identity_tables import audit_entries
+from hse.adapters.postgres.invitations import Invitations
+from hse.adapters.postgres.mail import Outbox, OutgoingMail
+from hse.adapters.postgres.onboarding import OnboardingState
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.people import People
+from hse.adapters.postgres.roles import Actions, Roles
 from hse.adapters.postgres.second_factors import SecondFactors
+from hse.adapters.postgres.users import Assignments, Users
+from hse.adapters.tokens import hash_of, new_secret
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
+from hse.domain.identity.ports import OneTimeToken
 from hse.domain.policy import Actor
 from hse.domain.work import Record
 
@@ -33,14 +40,22 @@ class Origin:
 class PostgresWork:
     """The transaction of one actor. Nothing is kept unless `commit` was called."""
 
-    def __init__(self, connection: AsyncConnection, actor: Actor, origin: Origin, now: datetime) -> None:
+    def __init__(
+        self, connection: AsyncConnection, actor: Actor, origin: Origin, now: datetime, outbox: Outbox
+    ) -> None:
         self.connection = connection
         self.actor = actor
         self.origin = origin
         self.now = now
+        self.outbox = outbox
         # Of the API key that the actor came with.
         self.requests_per_minute: int | None = None
         self.permission_seconds = 0.0
+
+    @property
+    def actor_id(self) -> UUID:
+        """Who is written down as the one who did it."""
+        return self.actor.user_id
 
     async def commit(self) -> None:
         """Keep what was done."""
@@ -53,6 +68,11 @@ class PostgresWork:
     def new_device_token(self) -> DeviceToken:
         """A token that nobody can guess."""
         return token_from_entropy(secrets.token_bytes(TOKEN_ENTROPY_BYTES))
+
+    def new_token(self) -> OneTimeToken:
+        """A secret that nobody can guess."""
+        text = new_secret()
+        return OneTimeToken(text=text, token_hash=hash_of(text))
 
     async def record(self, record: Record) -> None:
         """Write to the audit log."""
@@ -92,6 +112,41 @@ class PostgresWork:
     def audit_entries(self) -> AuditEntries:
         """The audit log."""
         return AuditEntries(self)
+
+    @property
+    def actions(self) -> Actions:
+        """What can be allowed."""
+        return Actions(self.connection)
+
+    @property
+    def roles(self) -> Roles:
+        """The roles."""
+        return Roles(self)
+
+    @property
+    def users(self) -> Users:
+        """The people."""
+        return Users(self)
+
+    @property
+    def assignments(self) -> Assignments:
+        """Where the people work."""
+        return Assignments(self)
+
+    @property
+    def invitations(self) -> Invitations:
+        """The invitations."""
+        return Invitations(self)
+
+    @property
+    def onboarding(self) -> OnboardingState:
+        """What the actor has set up."""
+        return OnboardingState(self)
+
+    @property
+    def mail(self) -> OutgoingMail:
+        """The letters that this transaction sends."""
+        return OutgoingMail(self.connection, self.outbox)
 
     @property
     def people(self) -> People:

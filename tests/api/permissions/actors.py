@@ -47,6 +47,17 @@ class Place:
             self.name, self.world.other_chief
         )
 
+    @property
+    def role_id(self) -> UUID:
+        """A custom role that is bound to it: to the organisation, for `unassigned` to the establishment."""
+        world = self.world
+        return {
+            "own": world.custom_role,
+            "unassigned": world.second_site_role,
+            "foreign": world.foreign_role,
+            "direct": world.direct_role,
+        }[self.name]
+
 
 def place(world: World, name: str) -> Place:
     """One of `PLACES`."""

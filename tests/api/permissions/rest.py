@@ -40,6 +40,14 @@ def _area(body: Any = None) -> Recipe:
     return lambda place: Call({"area_id": place.site.area_id}, body=body)
 
 
+def _role(body: Any = None) -> Recipe:
+    return lambda place: Call({"role_id": place.role_id}, body=body)
+
+
+def _user(body: Any = None) -> Recipe:
+    return lambda place: Call({"user_id": place.worker.id}, body=body)
+
+
 def _no_thing(body: Any = None) -> Recipe:
     return lambda _: Call(body=body)
 
@@ -101,4 +109,23 @@ RECIPES: dict[str, Recipe] = {
     "DELETE /api/v1/api-keys/{api_key_id}": _api_key,
     "GET /api/v1/users/{user_id}/api-keys": _api_keys_of_user,
     "GET /api/v1/audit-entries": _audit_entries,
+    "GET /api/v1/actions": _no_thing(),
+    "GET /api/v1/roles": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
+    "POST /api/v1/roles": lambda place: Call(
+        body={"name": "New", "actions": ["read_device"], "establishment_id": str(place.site.id)}
+    ),
+    "GET /api/v1/roles/{role_id}": _role(),
+    "PATCH /api/v1/roles/{role_id}": _role({"actions": ["read_area"]}),
+    "DELETE /api/v1/roles/{role_id}": _role(),
+    "GET /api/v1/users": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
+    "GET /api/v1/users/{user_id}": _user(),
+    "PATCH /api/v1/users/{user_id}": _user({"is_active": False}),
+    "DELETE /api/v1/users/{user_id}": _user(),
+    "PUT /api/v1/users/{user_id}/role": lambda place: Call(
+        {"user_id": place.worker.id}, body={"role_id": str(place.world.custom_role)}
+    ),
+    "GET /api/v1/users/{user_id}/establishments": _user(),
+    "PUT /api/v1/users/{user_id}/establishments": lambda place: Call(
+        {"user_id": place.worker.id}, body={"establishments": [{"establishment_id": str(place.site.id)}]}
+    ),
 }

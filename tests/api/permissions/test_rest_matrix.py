@@ -18,6 +18,7 @@ from hse.adapters.postgres.entrance import PostgresEntranceWork
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.api.app import Parts, create_app
 from hse.domain.identity.principals import Principal
+from tests.api.conftest import OUTBOX
 from tests.api.permissions import matrix
 from tests.api.permissions.actors import ACTORS, PLACES, Place, place
 from tests.api.permissions.rest import RECIPES
@@ -53,7 +54,7 @@ class NeverFull(LocalRateLimiter):
 @pytest_asyncio.fixture
 async def client(parts: Parts, world: World, api_database_url: str) -> AsyncIterator[AsyncTestClient[Litestar]]:  # noqa: ARG001
     def open_database() -> Database:
-        return NothingIsKept(api_database_url, pool_size=5)
+        return NothingIsKept(api_database_url, pool_size=5, outbox=OUTBOX)
 
     async with AsyncTestClient(create_app(replace(parts, open_database=open_database, limiter=NeverFull()))) as client:
         yield client

@@ -1,0 +1,147 @@
+"""How a letter leaves: over SMTP, or into files where no server is set.
+
+A letter may come twice: what was sent and could not be written down as sent is sent again. Its Message-ID stays the same, by which
+most mailboxes show it once.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import ssl
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+SEND_SECONDS_MAX = 15
+SMTP_PORTS = {"smtp": 25, "smtps": 465}
+REASON_CHARS_MAX = 300
+LINK = re.compile(r"https?://\S+")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A letter to one person. It may hold a one-time link, so its text is not shown."""
+
+    id: int
+    created_at: datetime
+    recipient: str
+    subject: str
+    text: str = field(repr=False)
+
+
+class LetterNotSent(Exception):
+    """The letter did not leave. `is_final` says that another attempt would not help."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason[:REASON_CHARS_MAX])
+        self.is_final = is_final
+
+
+class Mailer(Protocol):
+    """Sends letters."""
+
+    async def send(self, letter: Letter) -> None:
+        """Send one letter. Raises `LetterNotSent`."""
+
+
+class SmtpMailer:
+    """Over SMTP: `smtps://` speaks TLS from the start, `smtp://` turns to it when the server offers it.
+
+    With a password in the URL the server must offer it, for else the password would go out in the clear.
+    """
+
+    def __init__(self, smtp_url: str, sender: str, *, tls_context: ssl.SSLContext | None = None) -> None:
+        url = urlsplit(smtp_url)
+        self._sender = sender
+        self._hostname = url.hostname or "localhost"
+        self._port = url.port or SMTP_PORTS[url.scheme]
+        self._username = None if url.username is None else unquote(url.username)
+        self._password = None if url.password is None else unquote(url.password)
+        self._use_tls = url.scheme == "smtps"
+        self._tls_context = tls_context
+
+    async def send(self, letter: Letter) -> None:
+        """Send one letter. Raises `LetterNotSent`."""
+        must_be_private = self._password is not None and not self._use_tls
+        try:
+            await asyncio.wait_for(
+                aiosmtplib.send(
+                    message_of(letter, self._sender),
+                    hostname=self._hostname,
+                    port=self._port,
+                    username=self._username,
+                    password=self._password,
+                    timeout=SEND_SECONDS_MAX,
+                    use_tls=self._use_tls,
+                    start_tls=False if self._use_tls else True if must_be_private else None,
+                    tls_context=self._tls_context,
+                ),
+                SEND_SECONDS_MAX,
+            )
+        except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise LetterNotSent(reason, is_final=_is_final(error)) from error
+
+
+class FileMailer:
+    """Into `.eml` files that their owner alone can read; the link that a letter holds is logged, as nobody gets it by mail."""
+
+    def __init__(self, directory: Path, sender: str) -> None:
+        self._directory = directory
+        self._sender = sender
+
+    async def send(self, letter: Letter) -> None:
+        """Write one letter. Raises `LetterNotSent`."""
+        content = message_of(letter, self._sender).as_bytes()
+        try:
+            path = await asyncio.to_thread(self._write, letter, content)
+        except OSError as error:
+            raise LetterNotSent(f"{type(error).__name__}: {error}") from error
+        link = LINK.search(letter.text)
+        logger.info("mail for %s is in %s: %s", letter.recipient, path, link.group() if link else letter.subject)
+
+    def _write(self, letter: Letter, content: bytes) -> Path:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._directory / f"{letter.created_at:%Y%m%dT%H%M%S}-{letter.id:06}.eml"
+        # Written aside and renamed, so that who waits for the file never finds half of it.
+        aside = path.with_suffix(".part")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        aside.replace(path)
+        return path
+
+
+def message_of(letter: Letter, sender: str) -> EmailMessage:
+    """The letter as it is sent. Raises `LetterNotSent` when its address or subject cannot stand in a header."""
+    message = EmailMessage()
+    sender_name, sender_address = parseaddr(sender)
+    domain = sender_address.rpartition("@")[2] or "localhost"
+    try:
+        message["From"] = Address(sender_name, addr_spec=sender_address)
+        message["To"] = Address(addr_spec=letter.recipient)
+        message["Subject"] = letter.subject
+    except (ValueError, IndexError) as error:
+        raise LetterNotSent(f"{type(error).__name__}: {error}", is_final=True) from error
+    message["Date"] = format_datetime(letter.created_at)
+    message["Message-ID"] = f"<hse-{letter.id}-{letter.created_at:%Y%m%d%H%M%S%f}@{domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(letter.text)
+    return message
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether the server refused this recipient for good; what may be mended at the server is tried again."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        return all(refused.code >= 500 for refused in error.recipients)
+    return isinstance(error, aiosmtplib.SMTPRecipientRefused) and error.code >= 500
