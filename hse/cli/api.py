@@ -1,5 +1,6 @@
 """`hse api`: the control plane over HTTP."""
 
+import gc
 import os
 import sys
 
@@ -19,8 +20,12 @@ def api() -> None:
     """Serve REST and GraphQL until SIGTERM or Ctrl-C."""
     settings = read_settings(os.environ)
     configure_logs(settings.log_level, sys.stderr)
+    app = create_app(compose_api(settings))
+    # What was made up to here lives until the end: no collection needs to look through it again, which would hold up all requests.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        create_app(compose_api(settings)),
+        app,
         host=settings.bind_host,
         port=settings.api_port,
         log_config=None,
