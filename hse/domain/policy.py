@@ -99,6 +99,8 @@ class Actor:
     establishments: Mapping[UUID, frozenset[str] | None] = field(default_factory=dict)
     api_key_id: UUID | None = None
     session_id: UUID | None = None
+    # What `reach` answered before; he does not change.
+    _reaches: dict[str, Reach] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def level(self) -> Level:
@@ -112,6 +114,12 @@ class Actor:
 
     def reach(self, action: str) -> Reach:
         """Where he may do `action`."""
+        if (known := self._reaches.get(action)) is not None:
+            return known
+        reach = self._reaches[action] = self._find_reach(action)
+        return reach
+
+    def _find_reach(self, action: str) -> Reach:
         there = frozenset(
             establishment
             for establishment, actions in self.establishments.items()

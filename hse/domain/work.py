@@ -21,10 +21,14 @@ class Unchanged(Enum):
 UNCHANGED = Unchanged.UNCHANGED
 
 
+def values_of(command: Any) -> dict[str, Any]:
+    """The fields of a command (a dataclass). `dataclasses.asdict` would copy what lies in them, too."""
+    return {item.name: getattr(command, item.name) for item in fields(command)}
+
+
 def changes_of(command: Any) -> dict[str, Any]:
     """The fields of a change (a dataclass) that it changes."""
-    values = {item.name: getattr(command, item.name) for item in fields(command)}
-    return {name: value for name, value in values.items() if value is not UNCHANGED}
+    return {name: value for name, value in values_of(command).items() if value is not UNCHANGED}
 
 
 class Placed(Protocol):

@@ -1,7 +1,7 @@
 """What may be done to devices. One stands at an establishment, or is not placed yet and belongs to the organisation as a whole."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from hse.domain.devices.model import (
 )
 from hse.domain.devices.ports import DevicesWork
 from hse.domain.errors import Forbidden, Invalid
-from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, within_act
+from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ async def create_device(work: DevicesWork, command: CreateDevice) -> Device:
 
     Raises `NotFound`, `Forbidden`, `Invalid`, `InvalidDeviceName`, `UnusableGateway`, `Taken`.
     """
-    values = checked_values(asdict(command))
+    values = checked_values(values_of(command))
     organization_id = await _organization_of_new(work, command)
     await _check_area(work, command.establishment_id, command.area_id)
     if command.gateway_id is not None:

@@ -1,7 +1,7 @@
 """What may be done to partner companies, organisations, establishments and areas."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from hse.domain.organizations.model import (
 )
 from hse.domain.organizations.ports import OrganizationsWork
 from hse.domain.policy import Level
-from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, within_act
+from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ class ChangeArea:
 async def create_partner_company(work: OrganizationsWork, command: CreatePartnerCompany) -> PartnerCompany:
     """Make a partner company. Raises `Forbidden`, `Taken`."""
     work.actor.require("create_partner_company")
-    return await work.partner_companies.add(asdict(command))
+    return await work.partner_companies.add(values_of(command))
 
 
 async def change_partner_company(
@@ -158,7 +158,7 @@ async def create_organization(work: OrganizationsWork, command: CreateOrganizati
         partner_company_id = actor.partner_company_id
     if partner_company_id is not None:
         await seen(work.partner_companies, reach, partner_company_id)
-    return await work.organizations.add({**asdict(command), "partner_company_id": partner_company_id})
+    return await work.organizations.add({**values_of(command), "partner_company_id": partner_company_id})
 
 
 async def change_organization(
@@ -203,7 +203,7 @@ async def create_establishment(work: OrganizationsWork, command: CreateEstablish
     is_reached = actor.reach("create_establishment").has_site(organization.id, None)
     if not is_reached:
         await work.establishments.expect(establishment_id)
-    made = await work.establishments.add({"id": establishment_id, **asdict(command)})
+    made = await work.establishments.add({"id": establishment_id, **values_of(command)})
     if not is_reached:
         await work.people.assign(actor.user_id, establishment_id)
     return made
@@ -245,7 +245,7 @@ async def create_area(work: OrganizationsWork, command: CreateArea) -> Area:
     _check_parent(tree, command.parent_area_id)
     if _depth(tree, command.parent_area_id) >= AREA_DEPTH_MAX:
         raise AreasTooDeep
-    return await work.areas.add({**asdict(command), "organization_id": establishment.organization_id})
+    return await work.areas.add({**values_of(command), "organization_id": establishment.organization_id})
 
 
 async def change_area(
