@@ -10,15 +10,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import pytest_asyncio
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
-from tests.api.conftest import problem_of
+from tests.api.conftest import Client, problem_of
 from tests.api.world import Person, World
 from tests.faults.core import Core
 from tests.faults.wire import Credentials, Peer
 
-Client = AsyncTestClient[Litestar]
 DEVICES = "/api/v1/devices"
 # A change in the registry reaches the core in this time.
 FRESH_SECONDS = 2.0

@@ -49,6 +49,7 @@ class Site:
     id: UUID
     area_id: UUID
     device_id: UUID
+    name: str
 
 
 @dataclass
@@ -155,7 +156,7 @@ class World:
             area,
             f"{name} meter",
         )
-        return Site(site, area, device)
+        return Site(site, area, device, name)
 
     def add_role(
         self,

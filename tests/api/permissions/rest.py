@@ -19,6 +19,8 @@ class Call:
     path: dict[str, Any] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     body: Any = None
+    # What is sent instead of a body of JSON.
+    content: bytes | None = None
 
 
 Recipe = Callable[[Place], Call]
@@ -46,6 +48,16 @@ def _role(body: Any = None) -> Recipe:
 
 def _user(body: Any = None) -> Recipe:
     return lambda place: Call({"user_id": place.worker.id}, body=body)
+
+
+def _device(body: Any = None) -> Recipe:
+    return lambda place: Call({"device_id": place.site.device_id}, body=body)
+
+
+def _import(place: Place) -> Call:
+    """A row that registers a device there: 422 with its report when that may not be done."""
+    cells = ["device", str(place.tenant.id), place.site.name, "New"]
+    return Call(content=f"kind,organization,establishment,name\n{','.join(cells)}\n".encode())
 
 
 def _no_thing(body: Any = None) -> Recipe:
@@ -103,6 +115,15 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/areas/{area_id}": _area(),
     "PATCH /api/v1/areas/{area_id}": _area({"floor": 3}),
     "DELETE /api/v1/areas/{area_id}": _area(),
+    "GET /api/v1/devices": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "POST /api/v1/devices": lambda place: Call(body={"establishment_id": str(place.site.id), "name": "New"}),
+    "GET /api/v1/devices/{device_id}": _device(),
+    "GET /api/v1/devices/{device_id}/children": _device(),
+    "PATCH /api/v1/devices/{device_id}": _device({"is_enabled": False}),
+    "DELETE /api/v1/devices/{device_id}": _device(),
+    "POST /api/v1/devices/{device_id}/token": _device(),
+    "DELETE /api/v1/devices/{device_id}/token": _device(),
+    "POST /api/v1/imports/sites": _import,
     "GET /api/v1/api-keys": _no_thing(),
     "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
     "GET /api/v1/api-keys/{api_key_id}": _api_key,

@@ -77,6 +77,7 @@ async def outcome(client: AsyncTestClient[Litestar], operation: str, person: Per
         headers={} if person is None else person.headers,
         params=call.params,
         json=call.body,
+        content=call.content,
     )
     items: Any = response.json().get("items") if response.status_code == 200 else None
     return f"{response.status_code}" if items is None else f"{response.status_code}:{len(items)}"
