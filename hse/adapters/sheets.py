@@ -17,6 +17,7 @@ from python_calamine import CalamineError, CalamineWorkbook
 
 from hse.domain.imports.cells import ALL_COLUMNS
 from hse.domain.imports.model import (
+    BLANKS,
     CELL_BYTES_MAX,
     PROBLEM_COLUMN,
     ROWS_MAX,
@@ -95,7 +96,7 @@ def _without_formula(cell: str) -> str:
 def _cell(text: str, line: int) -> str:
     if len(text) > CELL_BYTES_MAX or len(text.encode()) > CELL_BYTES_MAX:
         raise TableTooLarge(f"row {line}: a cell has {CELL_BYTES_MAX >> 10} KiB at most")
-    stripped = text.strip(" \t\r\n\u00a0")
+    stripped = text.strip(BLANKS)
     if stripped.startswith("'") and stripped[1:].startswith((*FORMULA, "'")):
         return stripped[1:]
     return stripped

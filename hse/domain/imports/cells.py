@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from hse.domain.errors import Invalid
-from hse.domain.imports.model import Kind, Row
+from hse.domain.imports.model import BLANKS, Kind, Row
 
 TRUE = {"true", "yes", "1", "verdadero", "si", "sí"}
 FALSE = {"false", "no", "0", "falso"}
@@ -191,7 +191,7 @@ def path_of(text: str) -> tuple[str, ...]:
         found = PATH_STEP.match(text, at)
         if found is None:
             raise Invalid("area_path", "is no path, such as Tower A/Floor 2")
-        step = re.sub(r"\\([/\\])", r"\1", found[1].strip())
+        step = re.sub(r"\\([/\\])", r"\1", found[1].strip(BLANKS))
         if not step:
             raise Invalid(
                 "area_path", "has an empty step: name the areas from outside inwards, such as Tower A/Floor 2"

@@ -10,6 +10,8 @@ from hse.domain.errors import DomainError, ErrorKind
 
 ROWS_MAX = 10_000
 CELL_BYTES_MAX = 8 * 1024
+# What may stand around a cell and around a step of a path, and is no part of it.
+BLANKS = " \t\r\n\u00a0"
 # Ignored: the error file has it in front, and is sent again once it is mended.
 PROBLEM_COLUMN = "problem"
 
