@@ -38,7 +38,7 @@ class BulkWork(PostgresWork):
     """The transaction of one import."""
 
     def __init__(self, work: PostgresWork, began_at: datetime) -> None:
-        super().__init__(work.connection, work.actor, work.origin, work.now)
+        super().__init__(work.connection, work.actor, work.origin, work.now, work.outbox)
         # What now() is in this transaction, and so the time that the database writes into the rows.
         self.began_at = began_at
         self.row = RowChanges(line=0)
