@@ -16,6 +16,11 @@ TRIES_FROM_ADDRESS = 10
 # Behind one address may be a whole office.
 FAILURES_OF_ADDRESS = 100
 FAILURES_OF_ACCOUNT = 30
+RESET_SPAN_SECONDS = 60 * 60
+RESETS_OF_ADDRESS = 60
+RESETS_OF_ACCOUNT = 20
+# Fewer, so that one stranger does not use up what the owner has from elsewhere.
+RESETS_OF_ACCOUNT_AT_ADDRESS = 4
 # Who owns one IPv6 address owns the rest of its network.
 IPV6_PREFIX_BITS = 64
 
@@ -35,6 +40,22 @@ class SignInThrottle:
     async def begin_as_stranger(self, attempt: Attempt) -> None:
         """Wait for room among the failures from everywhere. Raises `TooManyAttempts`."""
         _refuse(await self._limiter.look(_of_account(attempt)))
+
+    async def begin_reset(self, attempt: Attempt) -> None:
+        """Count a wish for a new password, which costs somebody a letter. Raises `TooManyAttempts`."""
+        network = _network(attempt)
+        _refuse(
+            await self._limiter.take(
+                Limit(name="reset-address", subject=network, requests=RESETS_OF_ADDRESS, seconds=RESET_SPAN_SECONDS),
+                Limit(name="reset", subject=attempt.email, requests=RESETS_OF_ACCOUNT, seconds=RESET_SPAN_SECONDS),
+                Limit(
+                    name="reset-account-address",
+                    subject=f"{attempt.email} {network}",
+                    requests=RESETS_OF_ACCOUNT_AT_ADDRESS,
+                    seconds=RESET_SPAN_SECONDS,
+                ),
+            )
+        )
 
     async def failed(self, attempt: Attempt) -> None:
         """It was wrong."""

@@ -23,7 +23,7 @@ from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.limits import RateLimits, RequestLimits
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
-from hse.api.rest import api_keys, audit, auth, devices, imports, me, organizations, roles, users
+from hse.api.rest import api_keys, audit, auth, devices, imports, me, organizations, roles, sessions, users
 from hse.api.security import RequestContext, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
@@ -80,6 +80,7 @@ def rest_router() -> Router:
         route_handlers=[
             auth.router,
             me.router,
+            sessions.router,
             organizations.router,
             roles.router,
             users.router,

@@ -44,13 +44,17 @@ class Accounts:
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else account_of(row, is_address_known=row.is_address_known)
 
+    async def by_id(self, user_id: UUID) -> Account | None:
+        """The account of this user."""
+        row = (await self._connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
+        return None if row is None else account_of(row)
+
     async def locked(self, user_id: UUID) -> Account | None:
         """The account; nobody else changes it until this transaction ends."""
         lock = sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
         await self._connection.execute(lock)
         # In a statement of its own, which sees what the one that held the lock before has changed.
-        row = (await self._connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
-        return None if row is None else account_of(row)
+        return await self.by_id(user_id)
 
     async def set_password(self, user_id: UUID, password_hash: str, *, is_same: bool = False) -> None:
         """Keep a new password, or with `is_same` a new hash of the same one."""
@@ -101,7 +105,7 @@ class SessionKeeper:
                 id=session.session_id,
                 user_id=session.user_id,
                 address=self._address,
-                user_agent=None if session.user_agent is None else session.user_agent[:USER_AGENT_CHARS_MAX],
+                user_agent=_printable(session.user_agent),
                 created_at=self._now,
                 last_used_at=self._now,
                 expires_at=session.expires_at,
@@ -193,6 +197,13 @@ def account_of(row: sa.Row[Any], *, is_address_known: bool = False) -> Account:
         totp=Totp(sealed=row.totp_sealed, last_counter=row.totp_last_counter) if is_totp_on else None,
         is_address_known=is_address_known,
     )
+
+
+def _printable(user_agent: str | None) -> str | None:
+    """What a browser says of itself, as far as it can be kept and shown."""
+    if user_agent is None:
+        return None
+    return "".join(character for character in user_agent if character.isprintable())[:USER_AGENT_CHARS_MAX]
 
 
 def _accounts(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:

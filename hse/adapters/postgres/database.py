@@ -77,7 +77,7 @@ class Database:
     async def entrance(self, origin: Origin, now: datetime) -> AsyncIterator[PostgresEntranceWork]:
         """One transaction of somebody who signs in: committed by `PostgresEntranceWork.commit`, else rolled back."""
         async with self.authentication() as connection:
-            yield PostgresEntranceWork(connection, origin, now)
+            yield PostgresEntranceWork(connection, origin, now, self.outbox)
 
     @asynccontextmanager
     async def authentication(self) -> AsyncIterator[AsyncConnection]:

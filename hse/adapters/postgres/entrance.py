@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
+from hse.adapters.postgres.mail import Outbox, OutgoingMail
+from hse.adapters.postgres.password_resets import PasswordResets
 from hse.adapters.postgres.work import Origin, add_audit_entry
 from hse.domain.work import Record
 
@@ -13,10 +15,11 @@ from hse.domain.work import Record
 class PostgresEntranceWork:
     """The transaction of who has not said yet who he is. Nothing is kept unless `commit` was called."""
 
-    def __init__(self, connection: AsyncConnection, origin: Origin, now: datetime) -> None:
+    def __init__(self, connection: AsyncConnection, origin: Origin, now: datetime, outbox: Outbox) -> None:
         self.connection = connection
         self.origin = origin
         self.now = now
+        self.outbox = outbox
 
     @property
     def accounts(self) -> Accounts:
@@ -27,6 +30,16 @@ class PostgresEntranceWork:
     def sessions(self) -> SessionKeeper:
         """The sessions."""
         return SessionKeeper(self.connection, self.origin.address, self.now)
+
+    @property
+    def resets(self) -> PasswordResets:
+        """Links for a new password."""
+        return PasswordResets(self.connection, self.accounts)
+
+    @property
+    def mail(self) -> OutgoingMail:
+        """The letters that this transaction sends."""
+        return OutgoingMail(self.connection, self.outbox)
 
     def new_id(self) -> UUID:
         """An id that nothing has."""

@@ -21,6 +21,7 @@ from hse.adapters.postgres.organizations import Areas, Establishments, Organizat
 from hse.adapters.postgres.people import People
 from hse.adapters.postgres.roles import Actions, Roles
 from hse.adapters.postgres.second_factors import SecondFactors
+from hse.adapters.postgres.sessions import Sessions
 from hse.adapters.postgres.users import Assignments, Users
 from hse.adapters.tokens import hash_of, new_secret
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
@@ -162,6 +163,11 @@ class PostgresWork:
     def factors(self) -> SecondFactors:
         """Second factors while they are set up."""
         return SecondFactors(self.connection)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that have not ended."""
+        return Sessions(self)
 
     @property
     def session_keeper(self) -> SessionKeeper:

@@ -4,21 +4,27 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+import structlog
 from litestar import Request, Response, Router, post
+from litestar.background_tasks import BackgroundTask
 from litestar.params import JSONBody
 
 from hse.api.bodies import Body, Email
-from hse.api.entrance import REFRESH_COOKIE, Entrances, SignedIn, signed_in, signed_out
+from hse.api.entrance import REFRESH_COOKIE, Entrances, RequestEntrance, SignedIn, signed_in, signed_out
 from hse.api.security import check_csrf_token, principal_in
-from hse.domain.identity import sessions
+from hse.domain.identity import password_resets, sessions
 from hse.domain.identity.authentication import Codes, SignIn, sign_in
 from hse.domain.identity.passwords import PASSWORD_CHARS_MAX
 from hse.domain.identity.principals import SessionPrincipal, Unauthenticated
 
 Password = Annotated[str, msgspec.Meta(min_length=1, max_length=PASSWORD_CHARS_MAX, examples=["correct horse battery"])]
+# Its length is checked with the rest of what makes a password weak, under one code.
+NewPassword = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, examples=["seven otters juggle plums"])]
 TotpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}$", examples=["123456"])]
 RecoveryCode = Annotated[str, msgspec.Meta(min_length=1, max_length=40, examples=["abcd-efgh-ijkl-mnop"])]
 OpaqueToken = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+
+logger = structlog.get_logger(__name__)
 
 
 class Credentials(Body):
@@ -84,4 +90,40 @@ async def log_out(
     return signed_out(entrance.keeping)
 
 
-router = Router(path="/auth", tags=["authentication"], route_handlers=[log_in, refresh, log_out])
+class Forgetful(Body):
+    """Who has forgotten his password."""
+
+    email: Email
+
+
+class NewPasswordByLink(Body):
+    """The token of the link, and the password to have from now on."""
+
+    token: OpaqueToken
+    new_password: NewPassword
+
+
+async def send_link(entrance: RequestEntrance, email: str) -> None:
+    """Send the letter after the answer: how long that takes tells nobody whether there is such an account."""
+    try:
+        await password_resets.send_link(entrance, email)
+    except Exception as error:
+        logger.error("no link for a new password was sent", exc_info=error)
+
+
+@post("/password-reset", status_code=202, opt={"is_public": True})
+async def ask_for_reset(entrance: Entrances, data: JSONBody[Forgetful]) -> Response[None]:
+    """Have a link for a new password sent, if there is an account with this address. The answer is the same if there is none."""
+    await password_resets.may_ask(entrance, data.email)
+    return Response(content=None, status_code=202, background=BackgroundTask(send_link, entrance, data.email))
+
+
+@post("/password-reset/confirm", status_code=204, opt={"is_public": True})
+async def confirm_reset(entrance: Entrances, data: JSONBody[NewPasswordByLink]) -> None:
+    """Choose a new password with the token of the link that was sent. It ends all your sessions."""
+    await password_resets.reset_password(entrance, data.token, data.new_password)
+
+
+router = Router(
+    path="/auth", tags=["authentication"], route_handlers=[log_in, refresh, log_out, ask_for_reset, confirm_reset]
+)

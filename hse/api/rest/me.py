@@ -1,22 +1,19 @@
 """What somebody who is signed in does to what he proves himself with."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
 
-import msgspec
-from litestar import Router, post
+from litestar import Router, get, patch, post
 from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
 
-from hse.api.acting import Acts
-from hse.api.bodies import Body
+from hse.api.acting import Acts, Version
+from hse.api.bodies import Body, PersonName, given
 from hse.api.entrance import Entrances
-from hse.api.rest.auth import Password, RecoveryCode, TotpCode
-from hse.domain.identity import own, second_factor
+from hse.api.rest.auth import NewPassword, Password, RecoveryCode, TotpCode
+from hse.domain.identity import own, profile, second_factor
 from hse.domain.identity.authentication import Codes
 from hse.domain.identity.passwords import hash_new_password
-
-# Its length is checked with the rest of what makes a password weak, under one code.
-NewPassword = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, examples=["seven otters juggle plums"])]
+from hse.domain.identity.profile import Me
 
 
 class PasswordChange(Body):
@@ -60,6 +57,26 @@ class RecoveryCodes:
     """Codes for who has lost his authenticator, told this once; each is good for one login."""
 
     recovery_codes: list[str] = field(repr=False)
+
+
+class ProfileChange(Body):
+    """What changes of yourself."""
+
+    first_name: PersonName | UnsetType = UNSET
+    last_name: PersonName | UnsetType = UNSET
+
+
+@get("/me")
+async def get_me(acting: Acts) -> Me:
+    """Read who you are and what you may do."""
+    return await acting.read(profile.me)
+
+
+@patch("/me")
+async def change_me(acting: Acts, data: JSONBody[ProfileChange], version: Version) -> Me:
+    """Change your names."""
+    command = profile.ChangeProfile(**given(data))
+    return await acting.run(lambda work: profile.change_profile(work, command, version=version))
 
 
 @post("/me/password", status_code=204)
@@ -112,5 +129,5 @@ async def renew_recovery_codes(acting: Acts, entrance: Entrances, data: JSONBody
 router = Router(
     path="/",
     tags=["own account"],
-    route_handlers=[change_password, begin_totp, confirm_totp, disable_totp, renew_recovery_codes],
+    route_handlers=[get_me, change_me, change_password, begin_totp, confirm_totp, disable_totp, renew_recovery_codes],
 )

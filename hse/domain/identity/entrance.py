@@ -8,6 +8,7 @@ from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.identity.passwords import Passwords
+from hse.domain.identity.ports import Mail
 from hse.domain.work import Record
 
 
@@ -102,6 +103,9 @@ class AccountStore(Protocol):
     async def by_email(self, email: str) -> Account | None:
         """The account with this address, however it is spelt."""
 
+    async def by_id(self, user_id: UUID) -> Account | None:
+        """The account of this user."""
+
     async def locked(self, user_id: UUID) -> Account | None:
         """The account; nobody else changes it until this transaction ends."""
 
@@ -134,6 +138,19 @@ class SessionKeeper(Protocol):
         """End all sessions of a user but the `kept` one; returns how many."""
 
 
+class ResetStore(Protocol):
+    """Links for a new password, each good for one use."""
+
+    async def add(self, token_hash: bytes, user_id: UUID, expires_at: datetime) -> None:
+        """Keep a link."""
+
+    async def account_of(self, token_hash: bytes) -> Account | None:
+        """Whose link it is; None for one that is not good, or not any more."""
+
+    async def use(self, token_hash: bytes) -> bool:
+        """Whether the link was good until now; it and the others of its user are not any more."""
+
+
 class EntranceWork(Protocol):
     """One transaction of nobody yet."""
 
@@ -148,6 +165,14 @@ class EntranceWork(Protocol):
     @property
     def sessions(self) -> SessionKeeper:
         """The sessions."""
+
+    @property
+    def resets(self) -> ResetStore:
+        """Links for a new password."""
+
+    @property
+    def mail(self) -> Mail:
+        """The letters that this transaction sends."""
 
     def new_id(self) -> UUID:
         """An id that nothing has."""
@@ -167,6 +192,9 @@ class Throttle(Protocol):
 
     async def begin_as_stranger(self, attempt: Attempt) -> None:
         """Refuse a try from an address that the account never came from, when too many failed from such."""
+
+    async def begin_reset(self, attempt: Attempt) -> None:
+        """Count a wish for a new password; refuse it when there were too many."""
 
     async def failed(self, attempt: Attempt) -> None:
         """It was wrong."""

@@ -38,3 +38,23 @@ def invitation_letter(facts: InvitationFacts) -> Letter:
         "If you did not expect it, do nothing, or reject it there.\n"
     )
     return Letter(kind="invitation", recipient=facts.email, subject=f"Invitation to {place}", text=text)
+
+
+def reset_letter(email: str, first_name: str, link: str) -> Letter:
+    """The letter with the link for a new password."""
+    text = (
+        f"Hello {first_name},\n\n"
+        f"Somebody asked for a new password for your account. To choose one, open this link:\n\n{link}\n\n"
+        "It is good for one use, for one hour. If it was not you who asked, do nothing: your password stays as it is.\n"
+    )
+    return Letter(kind="password_reset", recipient=email, subject="A new password", text=text)
+
+
+def new_password_letter(email: str, first_name: str) -> Letter:
+    """The letter that says that the password is another now, in case that was somebody else."""
+    text = (
+        f"Hello {first_name},\n\n"
+        "The password of your account was changed. If it was not you, ask for a new one on the sign-in page at once, "
+        "and tell who looks after you.\n"
+    )
+    return Letter(kind="password_changed", recipient=email, subject="Your password was changed", text=text)

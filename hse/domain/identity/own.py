@@ -8,7 +8,9 @@ from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.identity.entrance import Account, AccountStore, Attempt, Entrance, SessionKeeper
+from hse.domain.identity.letters import new_password_letter
 from hse.domain.identity.passwords import WrongPassword
+from hse.domain.identity.ports import Mail
 from hse.domain.work import Work
 
 
@@ -76,9 +78,21 @@ class OwnWork(Work, Protocol):
     def session_keeper(self) -> SessionKeeper:
         """The sessions."""
 
+    @property
+    def mail(self) -> Mail:
+        """The letters that this transaction sends."""
+
 
 async def own_account(work: OwnWork) -> Account:
     """The actor as he proves who he is. Raises `SessionNeeded`."""
+    account = await work.accounts.by_id(work.actor.user_id)
+    if work.actor.session_id is None or account is None:
+        raise SessionNeeded
+    return account
+
+
+async def locked_own_account(work: OwnWork) -> Account:
+    """The same, which nobody else changes until this transaction ends. Raises `SessionNeeded`."""
     account = await work.accounts.locked(work.actor.user_id)
     if work.actor.session_id is None or account is None:
         raise SessionNeeded
@@ -106,7 +120,7 @@ async def proving(entrance: Entrance, account: Account, password: str) -> AsyncI
 
 async def proved(work: OwnWork, proof: Proof) -> Account:
     """The actor, whose password is still the one that was proved. Raises `SessionNeeded`, `WrongPassword`."""
-    account = await own_account(work)
+    account = await locked_own_account(work)
     if account.password_hash != proof.password_hash:
         raise WrongPassword
     return account
@@ -117,6 +131,8 @@ async def change_password(work: OwnWork, proof: Proof, password_hash: str) -> No
     account = await proved(work, proof)
     await work.accounts.set_password(account.user_id, password_hash)
     await work.session_keeper.revoke_all_of(account.user_id, "password changed", kept=work.actor.session_id)
+    letter = new_password_letter(account.email, account.first_name)
+    await work.mail.queue(letter.kind, letter.recipient, letter.subject, letter.text)
     await work.record(account.record("user.password_change"))
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from hse.domain.errors import DomainError, ErrorKind, Invalid
 from hse.domain.identity.authentication import Codes, is_second_factor
 from hse.domain.identity.entrance import Account, SecondFactor
-from hse.domain.identity.own import OwnWork, Proof, WrongSecondFactor, own_account, proved
+from hse.domain.identity.own import OwnWork, Proof, WrongSecondFactor, locked_own_account, proved
 
 
 class TotpIsOn(DomainError):
@@ -38,7 +38,7 @@ async def begin_totp(work: OwnWork, proof: Proof, sealed: bytes) -> None:
 
 async def confirm_totp(work: OwnWork, reads: SecondFactor, code: str, recovery_codes: list[str]) -> None:
     """Let the secret count from now on. Raises `SessionNeeded`, `TotpIsOn`, `TotpIsOff`, `WrongSecondFactor`."""
-    account = await own_account(work)
+    account = await locked_own_account(work)
     if account.totp is not None:
         raise TotpIsOn
     sealed = await work.factors.pending(account.user_id)
