@@ -98,6 +98,7 @@ class Settings:
     secret_key: str | None = _setting(is_for_ingest=False, is_secret=True)
     public_url: str | None = _setting(schemes=WEB_SCHEMES, is_for_ingest=False)
     smtp_url: str | None = _setting(schemes=SMTP_SCHEMES, is_for_ingest=False)
+    invitation_days: int = _setting(7, minimum=1, maximum=90, is_for_ingest=False)
     mail_from: str = _setting("hse@localhost", is_for_ingest=False)
     cors_origins: tuple[str, ...] = _setting((), is_for_ingest=False)
     trusted_proxies: tuple[str, ...] = _setting((), is_for_ingest=False)

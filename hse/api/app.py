@@ -23,7 +23,20 @@ from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.limits import RateLimits, RequestLimits
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
-from hse.api.rest import api_keys, audit, auth, devices, imports, me, organizations, roles, sessions, users
+from hse.api.rest import (
+    api_keys,
+    audit,
+    auth,
+    devices,
+    imports,
+    invitations,
+    me,
+    onboarding,
+    organizations,
+    roles,
+    sessions,
+    users,
+)
 from hse.api.security import RequestContext, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
@@ -84,6 +97,8 @@ def rest_router() -> Router:
             organizations.router,
             roles.router,
             users.router,
+            invitations.router,
+            onboarding.router,
             devices.router,
             imports.router,
             api_keys.router,

@@ -1,5 +1,6 @@
 """Settings become the application."""
 
+from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -31,7 +32,11 @@ def compose_api(settings: Settings) -> Parts:
     if database_url is None or settings.secret_key is None:
         raise SettingsError(missing)
     sealer = Sealer(settings.secret_key)
-    outbox = Outbox(sealer=sealer, public_url=public_url_of(settings))
+    outbox = Outbox(
+        sealer=sealer,
+        public_url=public_url_of(settings),
+        invitation_lifetime=timedelta(days=settings.invitation_days),
+    )
     return Parts(
         open_database=partial(Database, database_url, pool_size=settings.api_pool_size, outbox=outbox),
         sealer=sealer,

@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +25,7 @@ from hse.settings import Settings
 from hse.wiring.worker import Postman, compose_mailer, compose_postman
 from tests.api.conftest import OUTBOX
 from tests.api.mailboxes import Mailbox, smtp_server
+from tests.api.world import SECRET_KEY
 from tests.conftest import wait_until
 from tests.faults.certificates import write_certificate
 
@@ -213,6 +218,38 @@ def test_without_a_server_letters_are_files_that_their_owner_alone_reads_and_the
     assert (tmp_path / "mail").stat().st_mode & 0o777 == 0o700
     assert "https://hse.example.com/invitations/secret-token" in path.read_text()
     assert "https://hse.example.com/invitations/secret-token" in caplog.text
+
+
+def test_the_worker_sends_what_is_queued_and_ends_when_it_is_told(database_url: str, tmp_path: Path, port: int) -> None:
+    """The process as it is run: killed with a letter in its hands, and another one that takes over."""
+    environment = {
+        **os.environ,
+        "HSE_DATABASE_URL": database_url,
+        "HSE_SECRET_KEY": SECRET_KEY,
+        "HSE_DATA_DIR": str(tmp_path),
+        "HSE_SMTP_URL": f"smtp://127.0.0.1:{port}",
+    }
+    queue(database_url, "ana@example.com")
+    command = [sys.executable, "-m", "hse", "worker"]
+    with socket.create_server(("127.0.0.1", port)) as silent:
+        killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            connection, _ = silent.accept()
+            assert states(database_url) == [("pending", 1, False)]
+        finally:
+            killed.kill()
+            killed.wait()
+        connection.close()
+    make_due(database_url)
+    mailbox = Mailbox()
+    with smtp_server(mailbox, port):
+        worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: states(database_url) == [("sent", 2, True)], "the letter is sent")
+        finally:
+            worker.terminate()
+            assert worker.wait(20) == 0
+    assert mailbox.recipients == ["ana@example.com"]
 
 
 async def test_a_directory_that_cannot_be_written_to_is_a_letter_not_sent(tmp_path: Path) -> None:

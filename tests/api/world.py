@@ -92,6 +92,7 @@ class World:
                 "second keeper", ["read_device"], organization_id=own, establishment_id=second.id
             )
             self.foreign_role = self.add_role("foreign keeper", [], organization_id=self.other_tenant.id)
+            self.user_role = self._insert("select id from roles where type = 'system' and name = 'user'")
             self.direct_role = self.add_role("direct keeper", [], organization_id=self.direct_tenant.id)
             self.other_chief = self.add_person(
                 "other-chief@example.com", "admin", organization_id=self.other_tenant.id, is_chief=True
@@ -234,6 +235,19 @@ class World:
                 uuid4().hex,
             )
 
+    def new_invitation(self, tenant: Tenant, site: Site, *, email: str | None = None) -> UUID:
+        """Add an invitation to a site that nobody has the token of."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into invitations (email, first_name, last_name, role_id, organization_id, establishment_ids, token_hash,"
+                " expires_at) select %s, 'Nora', 'Paz', id, %s, array[%s], sha256(%s), now() + interval '7 days'"
+                " from roles where type = 'system' and name = 'user' returning id",
+                email or f"{uuid4().hex}@example.org",
+                tenant.id,
+                site.id,
+                uuid4().bytes,
+            )
+
     def new_audit_entry(self, tenant: Tenant, site: Site) -> str:
         """Add an entry about what happened at a site; returns the id of the thing that it happened to."""
         thing = uuid4()
@@ -244,6 +258,11 @@ class World:
                 [str(thing), tenant.id, site.id],
             )
         return str(thing)
+
+    def add_tenant_now(self, name: str) -> Tenant:
+        """Add an organisation without a partner company and without sites while a test runs."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self.add_tenant(name, None, num_sites=0)
 
     def add_person_now(self, email: str, role: str | UUID, **more: Any) -> Person:
         """Add a user while a test runs."""

@@ -33,10 +33,11 @@ class Content(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbox:
-    """Where the letters of transactions go, and the address that their links lead to."""
+    """Where the letters of transactions go, the address that their links lead to, and how long an invitation's holds."""
 
     sealer: Sealer
     public_url: str
+    invitation_lifetime: timedelta = timedelta(days=7)
 
     def link(self, path: str) -> str:
         """The address of a page of the platform."""
@@ -49,6 +50,7 @@ class OutgoingMail:
     def __init__(self, connection: AsyncConnection, outbox: Outbox) -> None:
         self._connection = connection
         self._outbox = outbox
+        self.invitation_lifetime = outbox.invitation_lifetime
 
     def link(self, path: str) -> str:
         """The address of a page of the platform."""

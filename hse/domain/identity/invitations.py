@@ -6,7 +6,6 @@ Whether an address has an account somewhere is told to nobody but the holder of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import ClassVar
 from uuid import UUID
 
@@ -123,7 +122,7 @@ async def invitation(work: IdentityWork, invitation_id: UUID) -> Invitation:
     return _shown(work, await seen(work.invitations, work.actor.require("read_user"), invitation_id))
 
 
-async def invite(work: IdentityWork, command: Invite, *, lifetime: timedelta) -> Invitation:
+async def invite(work: IdentityWork, command: Invite) -> Invitation:
     """Invite somebody, by a letter with a link that is good for one use. The inviter does not learn the link.
 
     Raises `Forbidden`, `NotFound` for a foreign entity or role, `Invalid`, `AboveYou`, `RoleDoesNotFit`, `NotHeld`,
@@ -153,14 +152,14 @@ async def invite(work: IdentityWork, command: Invite, *, lifetime: timedelta) ->
         "has_all_establishments": command.has_all_establishments,
         "token_hash": token.token_hash,
         "invited_by": actor.user_id,
-        "expires_at": work.now + lifetime,
+        "expires_at": work.now + work.mail.invitation_lifetime,
     }
     made = await work.invitations.add(values)
     await _send(work, made, role, token)
     return made
 
 
-async def resend(work: IdentityWork, invitation_id: UUID, *, lifetime: timedelta) -> Invitation:
+async def resend(work: IdentityWork, invitation_id: UUID) -> Invitation:
     """Send an invitation again, with a new link; the old one does not hold any more.
 
     Raises `NotFound`, `Forbidden`, `AboveYou`, `BeyondYourEstablishments`, `InvitationAnswered`, `InvitationVoid`, `SentTooOften`.
@@ -175,7 +174,7 @@ async def resend(work: IdentityWork, invitation_id: UUID, *, lifetime: timedelta
     token = work.new_token()
     changes = {
         "token_hash": token.token_hash,
-        "expires_at": work.now + lifetime,
+        "expires_at": work.now + work.mail.invitation_lifetime,
         "sent_count": before.sent_count + 1,
     }
     after = await work.invitations.change(before, changes)

@@ -93,12 +93,12 @@ async def complete_onboarding(work: OnboardingWork) -> Onboarding:
 
 def _own_steps(facts: Facts) -> Iterator[Step]:
     yield Step(
-        name="verify_email", is_done=facts.has_verified_email, is_optional=False, href="/api/v1/auth/password-resets"
+        name="verify_email", is_done=facts.has_verified_email, is_optional=False, href="/api/v1/auth/password-reset"
     )
     yield Step(
-        name="choose_password", is_done=facts.has_password, is_optional=False, href="/api/v1/auth/password-resets"
+        name="choose_password", is_done=facts.has_password, is_optional=False, href="/api/v1/auth/password-reset"
     )
-    yield Step(name="turn_on_second_factor", is_done=facts.has_second_factor, is_optional=True, href="/api/v1/auth/mfa")
+    yield Step(name="turn_on_second_factor", is_done=facts.has_second_factor, is_optional=True, href="/api/v1/me/totp")
 
 
 def _steps_of_level(actor: Actor, facts: Facts) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -51,6 +51,10 @@ class OneTimeToken:
 
 class Mail(Protocol):
     """Letters that leave when this transaction is committed."""
+
+    @property
+    def invitation_lifetime(self) -> timedelta:
+        """How long the link of an invitation holds."""
 
     def link(self, path: str) -> str:
         """The address of a page of the platform."""

@@ -60,6 +60,28 @@ def _import(place: Place) -> Call:
     return Call(content=f"kind,organization,establishment,name\n{','.join(cells)}\n".encode())
 
 
+def _invitation(place: Place) -> Call:
+    return Call({"invitation_id": place.world.new_invitation(place.tenant, place.site)})
+
+
+def _invitations(place: Place) -> Call:
+    email = f"{uuid4().hex}@example.org"
+    place.world.new_invitation(place.tenant, place.site, email=email)
+    return Call(params={"q": email})
+
+
+def _new_invitation(place: Place) -> Call:
+    body = {
+        "email": "new@example.org",
+        "first_name": "Nora",
+        "last_name": "Paz",
+        "role_id": str(place.world.user_role),
+        "organization_id": str(place.tenant.id),
+        "establishment_ids": [str(place.site.id)],
+    }
+    return Call(body=body)
+
+
 def _no_thing(body: Any = None) -> Recipe:
     return lambda _: Call(body=body)
 
@@ -150,6 +172,17 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/users/{user_id}": _user(),
     "PATCH /api/v1/users/{user_id}": _user({"is_active": False}),
     "DELETE /api/v1/users/{user_id}": _user(),
+    "GET /api/v1/invitations": _invitations,
+    "POST /api/v1/invitations": _new_invitation,
+    "GET /api/v1/invitations/{invitation_id}": _invitation,
+    "POST /api/v1/invitations/{invitation_id}/resend": _invitation,
+    "POST /api/v1/invitations/{invitation_id}/revoke": _invitation,
+    # Whose token it is, is all that matters there: nobody's.
+    "POST /api/v1/invitations/preview": _no_thing({"token": "unknown"}),
+    "POST /api/v1/invitations/accept": _no_thing({"token": "unknown", "password": "seven otters juggle plums"}),
+    "POST /api/v1/invitations/reject": _no_thing({"token": "unknown"}),
+    "GET /api/v1/onboarding": _no_thing(),
+    "POST /api/v1/onboarding/complete": _no_thing(),
     "PUT /api/v1/users/{user_id}/role": lambda place: Call(
         {"user_id": place.worker.id}, body={"role_id": str(place.world.custom_role)}
     ),
