@@ -13,6 +13,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.mail import forget_old_mail
 from hse.adapters.postgres.maintenance import run_maintenance
+from hse.adapters.postgres.sessions import forget_old_sessions
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
 from hse.wiring.worker import compose_postman
@@ -67,3 +68,4 @@ def maintain(engine: sa.Engine, retention_days: int) -> None:
     logger.info("maintenance: %s", report)
     with engine.begin() as connection:
         forget_old_mail(connection)
+        forget_old_sessions(connection)

@@ -1,10 +1,15 @@
 """Guessing is slowed down, and a stranger's guesses lock nobody out."""
 
+from dataclasses import replace
+from uuid import uuid4
+
 import pytest
 from litestar import Litestar
 
 from hse.adapters import throttle
-from tests.api.conftest import Client, problem_of
+from hse.adapters.limits import RedisRateLimiter
+from hse.api.app import Parts, create_app
+from tests.api.conftest import Client, living, problem_of
 from tests.api.test_auth import LOGIN, client_at, log_in
 from tests.api.world import World
 
@@ -81,3 +86,13 @@ async def test_a_login_that_succeeds_forgets_the_tries_before_it(app: Litestar, 
 def test_whoever_has_one_ipv6_address_has_its_network() -> None:
     assert throttle.network_of("2001:db8:1:2:3:4:5:6") == throttle.network_of("2001:db8:1:2::1") == "2001:db8:1:2::/64"
     assert throttle.network_of("192.0.2.1") == "192.0.2.1"
+
+
+async def test_two_processes_count_together_in_redis(parts: Parts, valkey_url: str) -> None:
+    email = f"{uuid4().hex}@example.com"
+    tried = []
+    for _ in range(2):
+        made = create_app(replace(parts, limiter=RedisRateLimiter(valkey_url)))
+        async with living(made), client_at(made, ELSEWHERE) as stranger:
+            tried += [await guess(stranger, email) for _ in range(6)]
+    assert tried == [401] * 10 + [429] * 2

@@ -20,9 +20,9 @@ from hse.domain.identity.principals import SessionPrincipal, Unauthenticated
 Password = Annotated[str, msgspec.Meta(min_length=1, max_length=PASSWORD_CHARS_MAX, examples=["correct horse battery"])]
 # Its length is checked with the rest of what makes a password weak, under one code.
 NewPassword = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, examples=["seven otters juggle plums"])]
-TotpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}$", examples=["123456"])]
+TotpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}$(?!\n)", examples=["123456"])]
 RecoveryCode = Annotated[str, msgspec.Meta(min_length=1, max_length=40, examples=["abcd-efgh-ijkl-mnop"])]
-OpaqueToken = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+OpaqueToken = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")]
 
 logger = structlog.get_logger(__name__)
 
