@@ -126,3 +126,22 @@ def test_sessions_that_ended_long_ago_are_forgotten(world: World) -> None:
         left = {row[0] for row in connection.execute("select id from sessions")}
     assert world.user.session_id not in left
     assert {world.custom.session_id, world.chief.session_id} <= left
+
+
+async def test_an_api_key_reads_whose_it_is_and_touches_nothing_that_its_owner_signs_in_with(
+    api: Client, world: World
+) -> None:
+    headers = {"X-API-Key": world.add_api_key(world.chief, ["read_device"])}
+    me = (await api.get("/api/v1/me", headers=headers)).json()
+    assert (me["id"], me["actions"], me["session_id"]) == (str(world.chief.id), ["read_device"], None)
+    for call in (
+        api.patch("/api/v1/me", headers=headers, json={"first_name": "Eva"}),
+        api.get("/api/v1/sessions", headers=headers),
+        api.delete(f"/api/v1/sessions/{world.chief.session_id}", headers=headers),
+        api.post("/api/v1/me/password", headers=headers, json={"password": "x", "new_password": "y"}),
+        api.post("/api/v1/me/totp", headers=headers, json={"password": "x"}),
+        api.post("/api/v1/me/totp/confirm", headers=headers, json={"totp_code": "000000"}),
+        api.post("/api/v1/me/totp/disable", headers=headers, json={"password": "x"}),
+        api.post("/api/v1/me/recovery-codes", headers=headers, json={"password": "x"}),
+    ):
+        problem_of(await call, 403, "identity.session-needed")
