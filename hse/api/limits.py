@@ -47,17 +47,18 @@ class RateLimits(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass the request on when each of its counts has room. Raises `TooMany`."""
-        state: dict[str, Any] = scope["state"]
-        keep(state, await self._limiter.take(*self._limits_of(state)))
+        await count(scope["state"], self._limiter, self._limits)
         await next_app(scope, receive, send)
 
-    def _limits_of(self, state: dict[str, Any]) -> list[Limit]:
-        address = subject_of(state["origin"].address)
-        limits = [Limit(name="address", subject=address, requests=self._limits.address_per_minute)]
-        principal = state["principal"]
-        if isinstance(principal, SessionPrincipal) and principal.user_id is not None:
-            limits.append(Limit(name="user", subject=str(principal.user_id), requests=self._limits.user_per_minute))
-        return limits
+
+async def count(passed: dict[str, Any], limiter: RateLimiter, limits: RequestLimits) -> None:
+    """Count a request, or what is as much as one, for its address and its user. Raises `TooMany`."""
+    address = subject_of(passed["origin"].address)
+    counted = [Limit(name="address", subject=address, requests=limits.address_per_minute)]
+    principal = passed["principal"]
+    if isinstance(principal, SessionPrincipal) and principal.user_id is not None:
+        counted.append(Limit(name="user", subject=str(principal.user_id), requests=limits.user_per_minute))
+    keep(passed, await limiter.take(*counted))
 
 
 def keep(state: dict[str, Any], verdicts: tuple[Verdict, ...]) -> None:

@@ -1,7 +1,12 @@
 """GraphQL over a WebSocket: what holds for a request holds for each operation of a connection."""
 
+from dataclasses import replace
+
 from litestar import Litestar
 
+from hse.api.app import Parts, create_app
+from hse.api.limits import RequestLimits
+from tests.api.conftest import living
 from tests.api.graphql import Socket
 from tests.api.world import World
 
@@ -57,3 +62,17 @@ async def test_nobody_and_no_foreign_page_opens_one(app: Litestar, world: World)
     ):
         socket = Socket(app, headers)
         assert (await socket.open())["type"] == "websocket.close", headers
+
+
+async def test_each_operation_counts_as_a_request(parts: Parts, world: World) -> None:
+    app = create_app(replace(parts, limits=RequestLimits(address_per_minute=100, user_per_minute=3)))
+    async with living(app):
+        socket = Socket(app, world.admin.headers)
+        await socket.open()
+        await socket.say(type="connection_init")
+        answers = [await socket.ask("{ areas { totalCount } }") for _ in range(5)]
+        assert [answer["type"] for answer in answers] == ["next", "next", "error", "error", "error"]
+        extensions = answers[-1]["payload"][0]["extensions"]
+        assert (extensions["code"], extensions["kind"]) == ("request.too-many", "too-many")
+        assert extensions["retryAfterSeconds"] >= 1
+        await socket.close()

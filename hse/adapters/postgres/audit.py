@@ -9,10 +9,8 @@ from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.reach import OwnerScope, SiteScope
 from hse.adapters.postgres.stores import TableStore
 from hse.domain.identity.audit import AuditEntry
-from hse.domain.paging import Page, PageQuery
+from hse.domain.paging import PageQuery
 from hse.domain.policy import Reach
-
-NEWEST_FIRST = "-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class AuditEntries(TableStore[AuditEntry]):
         SiteScope(audit_entries.c.organization_id, audit_entries.c.establishment_id),
     )
     sorts = ("id",)
+    default_sort = "-id"
     searched = ("action",)
 
     @classmethod
@@ -45,10 +44,6 @@ class AuditEntries(TableStore[AuditEntry]):
         """The columns of the view; an address without its network mask."""
         address = sa.func.host(audit_entries.c.address).label("address")
         return [address if item.name == "address" else cls.table.c[item.name] for item in fields(cls.view)]
-
-    async def page(self, reach: Reach, query: PageQuery) -> Page[AuditEntry]:
-        """A page of the entries within the reach, the newest first unless it is said otherwise. Raises `Invalid`."""
-        return await super().page(reach, replace(query, sort=query.sort or NEWEST_FIRST))
 
     def _conditions(self, query: PageQuery) -> list[sa.ColumnElement[bool]]:
         filters = dict(query.filters)

@@ -49,8 +49,9 @@ class TableStore(Generic[V]):
     table: ClassVar[sa.Table]
     view: ClassVar[type[Any]]
     scope: ClassVar[Scope]
-    # By which columns a list can be sorted, none of which is null; the first is the default.
+    # By which columns a list can be sorted, none of which is null; the first is the default unless another one is named.
     sorts: ClassVar[tuple[str, ...]] = ("name", "created_at", "updated_at")
+    default_sort: ClassVar[str | None] = None
     # In which columns a search looks.
     searched: ClassVar[tuple[str, ...]] = ("name",)
     # Which field is at fault when a constraint refuses a row.
@@ -173,7 +174,7 @@ class TableStore(Generic[V]):
 
     @classmethod
     def _order(cls, query: PageQuery) -> Order:
-        return parse_order(query, {name: cls.table.c[name] for name in cls.sorts}, cls.sorts[0])
+        return parse_order(query, {name: cls.table.c[name] for name in cls.sorts}, cls.default_sort or cls.sorts[0])
 
     def _page(self, rows: Sequence[sa.Row[Any]], query: PageQuery, order: Order, total: int | None) -> Page[V]:
         """The page that begins with these rows; one more than its limit says that there is another."""

@@ -72,10 +72,9 @@ def node_of(entity: Entity) -> Any:
     return Annotated[entity.type_name, strawberry.lazy(entity.module)]
 
 
-def single(entity: Entity) -> Any:
+def single(entity: Entity, find: Callable[[PostgresWork, UUID], Awaitable[Any]]) -> Any:
     """A field of the query that reads one thing by its id."""
-
-    return answer(entity.find, node_of(entity), "One by its id, when you may see it.")
+    return answer(find, node_of(entity), "One by its id, when you may see it.")
 
 
 def answer(find: Callable[[PostgresWork, UUID], Awaitable[Any]], kind: Any, description: str) -> Any:
@@ -89,17 +88,18 @@ def answer(find: Callable[[PostgresWork, UUID], Awaitable[Any]], kind: Any, desc
     return strawberry.field(resolver=resolve, graphql_type=kind | None, description=description)
 
 
-def connection(entity: Entity) -> Any:
+def connection(entity: Entity, description: str = "Those that you may see.") -> Any:
     """A field of the query that lists what the actor may see."""
+    filters = {**entity.filters, **entity.guarded_filters}
 
     async def resolve(info: Asked, **arguments: Any) -> Listed:
         context = context_of(info)
-        query = _query(info, entity.filters, arguments)
+        query = _query(info, filters, arguments)
         async with context.connections:
             page = await context.acting.read(lambda work: entity.page(work, query))
         return _listed(page, query, entity)
 
-    return _list_field(resolve, entity, entity.filters, "Those that you may see.", is_root=True)
+    return _list_field(resolve, entity, filters, description, is_root=True)
 
 
 def reference(entity: Entity, column: str) -> Any:

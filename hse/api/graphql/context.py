@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from litestar.types import Scope
 from strawberry.litestar import BaseContext
@@ -11,6 +11,7 @@ from strawberry.types import Info
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting, acting_of
 from hse.api.graphql.loaders import Loaders
+from hse.api.limits import RequestLimits, count
 from hse.domain.policy import Actor
 
 T = TypeVar("T")
@@ -23,13 +24,34 @@ class Context(BaseContext, kw_only=True):
     """One operation of somebody who is signed in."""
 
     acting: Acting
-    correlation_id: str | None
+    scope: Scope
     loaders: Loaders
+    # Over a WebSocket, of all its operations together.
     connections: asyncio.Semaphore
 
+    @property
+    def correlation_id(self) -> str | None:
+        """What finds the log lines."""
+        found: str | None = self.scope["state"].get("correlation_id")
+        return found
+
+    @property
+    def request_limits(self) -> RequestLimits:
+        """How often somebody may ask."""
+        limits: RequestLimits = self.scope["litestar_app"].state.limits
+        return limits
+
     def renewed(self) -> "Context":
-        """The context of another operation of the same caller: it remembers nothing of what was loaded."""
-        return _context(self.acting, self.correlation_id)
+        """The context of another operation of the same WebSocket: it remembers nothing, and counts for an API key as a request."""
+        passed = {name: value for name, value in self.scope["state"].items() if name != "actor"}
+        scope = cast("Scope", {**self.scope, "state": passed})
+        renewed = context_in(scope, self.connections)
+        renewed.websocket = self.websocket
+        return renewed
+
+    async def count(self) -> None:
+        """Count an operation as a request. Raises `TooMany`."""
+        await count(self.scope["state"], self.scope["litestar_app"].state.limiter, self.request_limits)
 
     async def run(self, command: Callable[[PostgresWork], Awaitable[T]], acting: Acting) -> T:
         """Run a command; what was loaded before it is forgotten, for it may have changed."""
@@ -49,18 +71,18 @@ def context_of(info: Info[Any, Any]) -> Context:
 
 
 async def provide_context(scope: Scope) -> Context:
-    """The request's context, after the database has said that the caller exists. Raises `Unauthenticated`."""
-    acting = acting_of(scope)
+    """The request's context, after the database has said that the caller exists. Raises `Unauthenticated`, `TooMany`."""
+    context = context_in(scope, asyncio.Semaphore(CONNECTIONS_MAX))
     # Also what never comes to a resolver, such as introspection, is for those only who are signed in now.
-    await acting.read(_actor)
-    return _context(acting, scope["state"].get("correlation_id"))
+    await context.acting.read(_actor)
+    return context
+
+
+def context_in(scope: Scope, connections: asyncio.Semaphore) -> Context:
+    """The context of an operation that came with this request. Raises `Unauthenticated`."""
+    acting = acting_of(scope)
+    return Context(acting=acting, scope=scope, loaders=Loaders(acting, connections), connections=connections)
 
 
 async def _actor(work: PostgresWork) -> Actor:
     return work.actor
-
-
-def _context(acting: Acting, correlation_id: str | None) -> Context:
-    connections = asyncio.Semaphore(CONNECTIONS_MAX)
-    loaders = Loaders(acting, connections)
-    return Context(acting=acting, correlation_id=correlation_id, loaders=loaders, connections=connections)

@@ -7,7 +7,7 @@ from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIO
 from hse.api.graphql.mutations import acts, acts_once, changes, creates
 from hse.api.graphql.types import mirrors
 from hse.api.rest import devices as bodies
-from hse.domain.devices import commands, model
+from hse.domain.devices import commands, model, queries
 
 
 @mirrors(model.Device)
@@ -30,7 +30,7 @@ class IssuedToken:
 class DevicesQuery:
     """What may be read of the noun."""
 
-    device = single(DEVICES)
+    device = single(DEVICES, queries.device)
     devices = connection(DEVICES)
 
 

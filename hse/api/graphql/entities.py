@@ -1,40 +1,59 @@
 """The entities of the graph: which rows they are, what lets one see them, and how they are listed."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from hse.adapters.postgres.api_keys import ApiKeys
+from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.devices import queries as devices
+from hse.domain.errors import Invalid
+from hse.domain.identity import api_keys, audit
+from hse.domain.identity.audit import AuditEntry
 from hse.domain.organizations import queries as organizations
 from hse.domain.paging import Page, PageQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entity:
-    """One kind of thing. `type_name` and `module` say where its GraphQL type stands; `filters` are the columns that lists take."""
+    """One kind of thing. `type_name` and `module` say where its GraphQL type stands.
+
+    `filters` are what lists take; `guarded_filters` those that only the noun's own query may apply, because it looks at more
+    than the column: inside another thing there are none of them.
+    """
 
     type_name: str
     module: str
     see: str
     rows: type[TableStore[Any]]
-    find: Callable[[PostgresWork, UUID], Awaitable[Any]]
     page: Callable[[PostgresWork, PageQuery], Awaitable[Page[Any]]]
-    filters: Mapping[str, type[Any]] = field(default_factory=dict)
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    guarded_filters: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def _audit_entries(work: PostgresWork, query: PageQuery) -> Page[AuditEntry]:
+    """The page under the names that the log's filters have: `from` is no name that an argument can have in Python."""
+    filters = {{"since": "from"}.get(name, name): value for name, value in query.filters.items()}
+    for name, moment in filters.items():
+        if isinstance(moment, datetime) and moment.tzinfo is None:
+            raise Invalid("since" if name == "from" else name, "name the time zone, such as 2030-01-01T00:00:00Z")
+    return await audit.audit_entries(work, replace(query, filters=filters))
 
 
 ORGANIZATIONS_MODULE = "hse.api.graphql.organizations"
+IDENTITY_MODULE = "hse.api.graphql.identity"
 
 PARTNER_COMPANIES = Entity(
     type_name="PartnerCompany",
     module=ORGANIZATIONS_MODULE,
     see="read_partner_company",
     rows=PartnerCompanies,
-    find=organizations.partner_company,
     page=organizations.partner_companies,
     filters={"is_active": bool},
 )
@@ -43,7 +62,6 @@ ORGANIZATIONS = Entity(
     module=ORGANIZATIONS_MODULE,
     see="read_organization",
     rows=Organizations,
-    find=organizations.organization,
     page=organizations.organizations,
     filters={"partner_company_id": UUID, "is_active": bool},
 )
@@ -52,7 +70,6 @@ ESTABLISHMENTS = Entity(
     module=ORGANIZATIONS_MODULE,
     see="read_establishment",
     rows=Establishments,
-    find=organizations.establishment,
     page=organizations.establishments,
     filters={"organization_id": UUID, "is_active": bool},
 )
@@ -61,7 +78,6 @@ AREAS = Entity(
     module=ORGANIZATIONS_MODULE,
     see="read_area",
     rows=Areas,
-    find=organizations.area,
     page=organizations.areas,
     filters={"establishment_id": UUID, "parent_area_id": UUID},
 )
@@ -70,7 +86,6 @@ DEVICES = Entity(
     module="hse.api.graphql.devices",
     see="read_device",
     rows=Devices,
-    find=devices.device,
     page=devices.devices,
     filters={
         "organization_id": UUID,
@@ -80,5 +95,27 @@ DEVICES = Entity(
         "device_type": str,
         "protocol": str,
         "is_enabled": bool,
+    },
+)
+API_KEYS = Entity(
+    type_name="ApiKey",
+    module=IDENTITY_MODULE,
+    see="manage_user_sessions",
+    rows=ApiKeys,
+    page=api_keys.own_api_keys,
+)
+AUDIT_ENTRIES = Entity(
+    type_name="AuditEntry",
+    module=IDENTITY_MODULE,
+    see="read_audit",
+    rows=AuditEntries,
+    page=_audit_entries,
+    guarded_filters={
+        "actor_id": UUID,
+        "entity_type": str,
+        "entity_id": str,
+        "action": str,
+        "since": datetime,
+        "until": datetime,
     },
 )

@@ -195,7 +195,7 @@ class Limits(SchemaExtension):
         """Weigh the operation, then validate it."""
         context = self.execution_context
         document = context.graphql_document
-        if document is None:  # Nothing was parsed.
+        if document is None or context.pre_execution_errors:
             yield
             return
         schema: GraphQLSchema = context.schema._schema

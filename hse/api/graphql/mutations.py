@@ -27,27 +27,44 @@ def creates(
     entity: Entity, body: type[msgspec.Struct], command: type[Any], function: Callable[..., Awaitable[Any]]
 ) -> Any:
     """A mutation that makes a thing; under one `idempotencyKey` it is made once, however often it is sent."""
+    return makes(node_of(entity), body, lambda wanted, _: command(**given(wanted)), function)
+
+
+def makes(
+    kind: Any,
+    body: type[msgspec.Struct],
+    command_of: Callable[[Any, Context], Any],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    """The same for what is not simply the body as a command, or answers with another type."""
 
     async def resolve(info: Asked, input: Any, idempotency_key: str | None = strawberry.UNSET) -> Any:  # noqa: A002
         context = context_of(info)
         wanted = body_of(body, input)
         acting = once(context.acting, info.field_name, wanted, idempotency_key)
-        return await _done(context, acting, lambda work: function(work, command(**given(wanted))), function)
+        command = command_of(wanted, context)
+        return await _done(context, acting, lambda work: function(work, command), function)
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(
-        resolver=resolve, graphql_type=node_of(entity) | None, description=_description(function)
-    )
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
 
 
 def changes(
-    entity: Entity, body: type[msgspec.Struct], command: type[Any], function: Callable[..., Awaitable[Any]]
+    entity: Entity,
+    body: type[msgspec.Struct],
+    command_of: Callable[..., Any],
+    function: Callable[..., Awaitable[Any]],
 ) -> Any:
     """A mutation that changes a thing; with `version` only while it has that one. What is left out stays, null empties."""
 
-    async def resolve(info: Asked, id: UUID, input: Any, version: int | None = strawberry.UNSET) -> Any:  # noqa: A002
+    async def resolve(
+        info: Asked,
+        id: UUID,  # noqa: A002
+        input: Any,  # noqa: A002
+        version: int | None = strawberry.UNSET,
+    ) -> Any:
         context = context_of(info)
-        change = command(**given(body_of(body, input)))
+        change = command_of(**given(body_of(body, input)))
         expected = None if version is strawberry.UNSET else version
         return await context.run(lambda work: function(work, id, change, version=expected), context.acting)
 

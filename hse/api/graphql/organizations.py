@@ -55,13 +55,13 @@ class Area:
 class OrganizationsQuery:
     """What may be read of the noun."""
 
-    partner_company = single(PARTNER_COMPANIES)
+    partner_company = single(PARTNER_COMPANIES, queries.partner_company)
     partner_companies = connection(PARTNER_COMPANIES)
-    organization = single(ORGANIZATIONS)
+    organization = single(ORGANIZATIONS, queries.organization)
     organizations = connection(ORGANIZATIONS)
-    establishment = single(ESTABLISHMENTS)
+    establishment = single(ESTABLISHMENTS, queries.establishment)
     establishments = connection(ESTABLISHMENTS)
-    area = single(AREAS)
+    area = single(AREAS, queries.area)
     areas = connection(AREAS)
     partner_analytics = answer(
         queries.partner_analytics, PartnerAnalytics, "What a partner company looks after, in numbers."

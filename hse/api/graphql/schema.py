@@ -1,6 +1,6 @@
 """The schema, and the endpoint that serves it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -19,27 +19,40 @@ from strawberry.types import ExecutionContext
 from hse.api.graphql.context import Context, provide_context
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
 from hse.api.graphql.errors import told
+from hse.api.graphql.identity import IdentityMutation, IdentityQuery
 from hse.api.graphql.limits import Limits
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
+from hse.domain.errors import TooMany
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery, DevicesQuery):
+class Query(OrganizationsQuery, DevicesQuery, IdentityQuery):
     """What may be read."""
 
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
-class Mutation(OrganizationsMutation, DevicesMutation):
+class Mutation(OrganizationsMutation, DevicesMutation, IdentityMutation):
     """What may be done."""
 
 
-class FreshOperation(SchemaExtension):
-    """Gives each operation loaders of its own; a WebSocket's operations would else share them."""
+class SocketOperation(SchemaExtension):
+    """Makes each operation of a WebSocket what a request is: it counts as one, and shares nothing with the ones before."""
 
     def on_operation(self) -> Iterator[None]:
         """Renew the context before anything is run."""
         context: Context = self.execution_context.context
-        self.execution_context.context = context.renewed()
+        if context.websocket is not None:
+            self.execution_context.context = context.renewed()
+        yield
+
+    async def on_validate(self) -> AsyncIterator[None]:
+        """Count the operation before it costs more than parsing it did."""
+        context: Context = self.execution_context.context
+        if context.websocket is not None:
+            try:
+                await context.count()
+            except TooMany as error:
+                self.execution_context.pre_execution_errors = [GraphQLError(str(error), original_error=error)]
         yield
 
 
@@ -56,7 +69,7 @@ schema = Graph(
     query=Query,
     mutation=Mutation,
     config=StrawberryConfig(batching_config=None, sort_schema=True),
-    extensions=[FreshOperation, Limits],
+    extensions=[SocketOperation, Limits],
 )
 
 

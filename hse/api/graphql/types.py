@@ -5,6 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, Union
 
 import msgspec
@@ -29,6 +30,7 @@ def mirrors(view: type[Any]) -> Callable[[C], C]:
     return decorate
 
 
+@cache
 def input_of(body: type[msgspec.Struct]) -> Any:
     """The GraphQL input with the fields of a request body. What may be left out is UNSET then."""
     annotations: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def body_of(body: type[B], given: Any) -> B:
 def given_fields(given: Any) -> dict[str, Any]:
     """The fields of an input that the caller gave, as plain values."""
     values = {item.name: getattr(given, item.name) for item in dataclasses.fields(given)}
-    return {name: value for name, value in values.items() if value is not strawberry.UNSET}
+    return {name: _plain(value) for name, value in values.items() if value is not strawberry.UNSET}
 
 
 def graphql_type(kind: Any) -> Any:
@@ -69,9 +71,17 @@ def graphql_type(kind: Any) -> Any:
         return list[graphql_type(typing.get_args(kind)[0])]  # type: ignore[misc]
     if origin is typing.Literal:
         return str
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return input_of(kind)
     if kind is Any or origin in (dict, Mapping):
         return JSON
     return kind
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return given_fields(value) if dataclasses.is_dataclass(value) else value
 
 
 def summary(cls: type[Any]) -> str:

@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from hse.api.acting import Acts
 from hse.api.bodies import LINE, Body
+from hse.api.limits import RequestLimits
 from hse.api.paging import Paged
 from hse.domain.identity import api_keys
 from hse.domain.identity.api_keys import ApiKey, IssuedApiKey
@@ -33,6 +34,18 @@ class NewApiKey(Body):
     requests_per_minute: Rate | None = None
 
 
+def command_of(wanted: NewApiKey, limits: RequestLimits) -> api_keys.CreateApiKey:
+    """What is wanted, within what a key gets here."""
+    most, requests = limits.key_per_minute_max, wanted.requests_per_minute
+    return api_keys.CreateApiKey(
+        name=wanted.name,
+        actions=wanted.actions,
+        expires_at=wanted.expires_at,
+        requests_per_minute=min(api_keys.REQUESTS_PER_MINUTE, most) if requests is None else requests,
+        requests_per_minute_max=most,
+    )
+
+
 @get("/api-keys")
 async def list_api_keys(acting: Acts, page: Paged) -> Page[ApiKey]:
     """List your API keys, the revoked ones too."""
@@ -42,15 +55,7 @@ async def list_api_keys(acting: Acts, page: Paged) -> Page[ApiKey]:
 @post("/api-keys")
 async def create_api_key(request: Request[Any, Any, Any], once: Acts, data: JSONBody[NewApiKey]) -> IssuedApiKey:
     """Make an API key with a part of your own actions. Its text is shown this once."""
-    most = request.app.state.limits.key_per_minute_max
-    wanted = data.requests_per_minute
-    command = api_keys.CreateApiKey(
-        name=data.name,
-        actions=data.actions,
-        expires_at=data.expires_at,
-        requests_per_minute=min(api_keys.REQUESTS_PER_MINUTE, most) if wanted is None else wanted,
-        requests_per_minute_max=most,
-    )
+    command = command_of(data, request.app.state.limits)
     return await once.run(lambda work: api_keys.create_api_key(work, command), status=201)
 
 
