@@ -39,6 +39,7 @@ async def test_a_query_that_could_answer_too_much_is_refused(api: Client, world:
         "b: node { areas(first: 20) { edges { node { id } } } } c: node { areas(first: 20) { edges { node { id } } } } } } }",
         "{ establishments(first: 200) { edges { node { metadata a: metadata b: metadata c: metadata d: metadata e: metadata "
         "f: metadata g: metadata h: metadata i: metadata } } } }",
+        """query Q($id: UUID!) { userEstablishments(id: $id) { establishment { areas(first: 10) { edges { node { id } } } } } }""",
         "query Q { areas { totalCount } } query R { establishments(first: 200) { edges { node { areas(first: 200) { edges { "
         "node { id } } } } } } }",
     ],

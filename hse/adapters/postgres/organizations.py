@@ -1,12 +1,12 @@
 """Partner companies, organisations, establishments and areas in the database."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from hse.adapters.postgres.identity_tables import users
+from hse.adapters.postgres.identity_tables import user_establishments, users
 from hse.adapters.postgres.reach import OwnerScope, SiteScope
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.tables import areas, devices, establishments, organizations, partner_companies
@@ -64,6 +64,14 @@ class Establishments(TableStore[Establishment]):
     table = establishments
     view = Establishment
     scope = SiteScope(establishments.c.organization_id, establishments.c.id)
+
+    def _belongs(self, column: str, parent: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """The condition that an establishment belongs to a parent; to a user, that he works there."""
+        if column != "user_id":
+            return super()._belongs(column, parent)
+        assigned = user_establishments.c
+        works_there = sa.exists().where(assigned.establishment_id == establishments.c.id, assigned.user_id == parent)
+        return works_there.correlate_except(user_establishments)
 
     async def expect(self, establishment_id: UUID) -> None:
         """Bring into reach, for this transaction, an establishment that is about to be made."""

@@ -63,12 +63,12 @@ class Users(TableStore[User]):
         establishment_id = filters.pop("establishment_id", None)
         conditions = super()._conditions(PageQuery(search=query.search, filters=filters))
         if establishment_id is not None:
-            works_there = sa.exists().where(
-                user_establishments.c.user_id == users.c.id,
-                user_establishments.c.establishment_id == establishment_id,
-            )
-            conditions.append(works_there)
+            conditions.append(_works_at(sa.literal(establishment_id, sa.Uuid)))
         return conditions
+
+    def _belongs(self, column: str, parent: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """The condition that a person belongs to a parent; to an establishment, that he works there."""
+        return _works_at(parent) if column == "establishment_id" else super()._belongs(column, parent)
 
 
 class Assignments:
@@ -121,6 +121,12 @@ class Assignments:
                 after=_as_json(after),
             )
         )
+
+
+def _works_at(establishment_id: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    assigned = user_establishments.c
+    is_there = sa.exists().where(assigned.user_id == users.c.id, assigned.establishment_id == establishment_id)
+    return is_there.correlate_except(user_establishments)
 
 
 def _as_json(places: Mapping[UUID, UUID | None]) -> dict[str, str | None]:

@@ -88,6 +88,17 @@ def answer(find: Callable[[PostgresWork, UUID], Awaitable[Any]], kind: Any, desc
     return strawberry.field(resolver=resolve, graphql_type=kind | None, description=description)
 
 
+def whole(find: Callable[[PostgresWork], Awaitable[Page[Any]]], kind: Any, description: str) -> Any:
+    """A field of the query that lists what is never more than a page."""
+
+    async def resolve(info: Asked) -> list[Any]:
+        context = context_of(info)
+        async with context.connections:
+            return (await context.acting.read(find)).items
+
+    return strawberry.field(resolver=resolve, graphql_type=list[kind] | None, description=description)
+
+
 def connection(entity: Entity, description: str = "Those that you may see.") -> Any:
     """A field of the query that lists what the actor may see."""
     filters = {**entity.filters, **entity.guarded_filters}

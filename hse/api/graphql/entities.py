@@ -10,11 +10,13 @@ from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
+from hse.adapters.postgres.roles import Roles
 from hse.adapters.postgres.stores import TableStore
+from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
-from hse.domain.identity import api_keys, audit
+from hse.domain.identity import api_keys, audit, roles, users
 from hse.domain.identity.audit import AuditEntry
 from hse.domain.organizations import queries as organizations
 from hse.domain.paging import Page, PageQuery
@@ -118,4 +120,21 @@ AUDIT_ENTRIES = Entity(
         "since": datetime,
         "until": datetime,
     },
+)
+USERS = Entity(
+    type_name="User",
+    module=IDENTITY_MODULE,
+    see="read_user",
+    rows=Users,
+    page=users.users,
+    filters={"role_id": UUID, "partner_company_id": UUID, "organization_id": UUID, "is_active": bool},
+    guarded_filters={"establishment_id": UUID},
+)
+ROLES = Entity(
+    type_name="Role",
+    module=IDENTITY_MODULE,
+    see="read_role",
+    rows=Roles,
+    page=roles.roles,
+    filters={"partner_company_id": UUID, "organization_id": UUID, "establishment_id": UUID},
 )

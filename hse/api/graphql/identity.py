@@ -1,13 +1,63 @@
 """Who people are and what they may do, the keys of their programs, and the audit log."""
 
+from typing import Any
+from uuid import UUID
+
 import strawberry
 
-from hse.api.graphql.connections import connection, reference, single
-from hse.api.graphql.entities import API_KEYS, AUDIT_ENTRIES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES
-from hse.api.graphql.mutations import acts, makes
+from hse.adapters.postgres.work import PostgresWork
+from hse.api.bodies import given
+from hse.api.graphql.connections import answer, connection, list_of, node_of, reference, single, whole
+from hse.api.graphql.entities import (
+    API_KEYS,
+    AUDIT_ENTRIES,
+    ESTABLISHMENTS,
+    ORGANIZATIONS,
+    PARTNER_COMPANIES,
+    ROLES,
+    USERS,
+)
+from hse.api.graphql.mutations import acts, acts_with, changes, makes
 from hse.api.graphql.types import mirrors
 from hse.api.rest import api_keys as api_key_bodies
-from hse.domain.identity import api_keys, audit
+from hse.api.rest import roles as role_bodies
+from hse.api.rest import users as user_bodies
+from hse.domain.identity import api_keys, audit, model, roles, users
+
+
+@mirrors(model.Action)
+class Action:
+    """What can be allowed."""
+
+
+@mirrors(model.Role)
+class Role:
+    """What its holders may do."""
+
+    partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
+    organization = reference(ORGANIZATIONS, "organization_id")
+    establishment = reference(ESTABLISHMENTS, "establishment_id")
+    users = list_of(USERS, "role_id")
+
+
+@mirrors(model.User)
+class User:
+    """A person. `establishments` are those that he is assigned to."""
+
+    role = reference(ROLES, "role_id")
+    partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
+    organization = reference(ORGANIZATIONS, "organization_id")
+    establishments = list_of(ESTABLISHMENTS, "user_id")
+    api_keys = list_of(API_KEYS, "user_id")
+
+
+@mirrors(model.Assignment)
+class Assignment:
+    """Where a person works."""
+
+    user = reference(USERS, "user_id")
+    establishment = reference(ESTABLISHMENTS, "establishment_id")
+    role = reference(ROLES, "role_id")
 
 
 @mirrors(api_keys.ApiKey)
@@ -15,6 +65,7 @@ class ApiKey:
     """A key. It is used more often than an Int can count."""
 
     use_count: float
+    user = reference(USERS, "user_id")
 
 
 @mirrors(api_keys.IssuedApiKey)
@@ -29,15 +80,35 @@ class AuditEntry:
     """One change. Its number is more than an Int holds."""
 
     id: strawberry.ID
+    actor = reference(USERS, "actor_id")
     partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
     organization = reference(ORGANIZATIONS, "organization_id")
     establishment = reference(ESTABLISHMENTS, "establishment_id")
+
+
+async def _user_establishments(work: PostgresWork, user_id: UUID) -> list[model.Assignment]:
+    return (await users.user_establishments(work, user_id)).items
+
+
+def _role_values(**values: Any) -> dict[str, Any]:
+    """The values of a role as its commands hold them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @strawberry.type
 class IdentityQuery:
     """What may be read of the noun."""
 
+    actions = whole(roles.actions, Action, "Everything that can be allowed.")
+    role = single(ROLES, roles.role)
+    roles = connection(ROLES)
+    user = single(USERS, users.user)
+    users = connection(USERS)
+    user_establishments = answer(
+        _user_establishments,
+        list[Assignment],
+        "Where a person works, and as what, of the establishments that you may see.",
+    )
     api_key = single(API_KEYS, api_keys.api_key)
     api_keys = connection(API_KEYS, "Your own, the revoked ones too.")
     audit_entries = connection(AUDIT_ENTRIES, "What was changed within your reach, the newest first.")
@@ -47,6 +118,28 @@ class IdentityQuery:
 class IdentityMutation:
     """What may be done to the noun."""
 
+    create_role = makes(
+        node_of(ROLES),
+        role_bodies.NewRole,
+        lambda wanted, _: roles.CreateRole(**_role_values(**given(wanted))),
+        roles.create_role,
+    )
+    change_role = changes(
+        ROLES,
+        role_bodies.RoleChange,
+        lambda **values: roles.ChangeRole(**_role_values(**values)),
+        roles.change_role,
+    )
+    delete_role = acts(roles.delete_role)
+    change_user = changes(USERS, user_bodies.UserChange, users.ChangeUser, users.change_user)
+    delete_user = acts(users.delete_user)
+    assign_role = changes(USERS, user_bodies.NewRoleOfUser, users.AssignRole, users.assign_role)
+    assign_establishments = acts_with(
+        list[Assignment],
+        user_bodies.WorkPlaces,
+        lambda wanted: [users.WorkAt(**given(one)) for one in wanted.establishments],
+        users.assign_establishments,
+    )
     create_api_key = makes(
         IssuedApiKey,
         api_key_bodies.NewApiKey,

@@ -3,7 +3,8 @@
 - *tokens*: how long the document is. It bounds that comparison, too: a third of a second at worst.
 - *aliases*: how often it renames; *depth*: how far fields nest (`edges` and `node` count).
 - *cost*: how much the answer could hold. A thing costs 1, a plain field of it 0.1, a field of JSON 5, `totalCount` 1; what stands
-  in a list costs as often as the list's `first` says, and so on outwards. An operation may cost 10 000.
+  in a list costs as often as the list's `first` says (1000 times in a list that has no pages), and so on outwards. An operation may
+  cost 10 000.
 
 Introspection costs 2000, so that an operation can ask for the whole schema and not for thirty of it; how it nests is kept within
 bounds by graphql-core's own rule. The weighing goes through each fragment once, however often it is spread: fragments that spread
@@ -23,6 +24,7 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLError,
     GraphQLField,
+    GraphQLList,
     GraphQLNamedType,
     GraphQLObjectType,
     GraphQLSchema,
@@ -32,6 +34,7 @@ from graphql import (
     SelectionSetNode,
     VariableNode,
     get_named_type,
+    get_nullable_type,
     parse,
     specified_rules,
     validate,
@@ -58,6 +61,8 @@ COST_OF_JSON = 50
 COST_OF_TOTAL = 10
 COST_OF_INTROSPECTION = 20_000
 
+# Of a list without pages, such as the establishments that somebody is assigned to.
+LIST_ITEMS_MAX = 1000
 INT_CHARS_MAX = 12
 
 RULES = (*specified_rules, MaxIntrospectionDepthRule)
@@ -138,6 +143,8 @@ class Scales:
         if called.endswith("Edge"):
             return Weight(depth=depth, aliases=aliases, item_cost=below.cost)
         cost = below.cost + below.item_cost * self._first(node, declared)
+        if declared is not None and isinstance(get_nullable_type(declared.type), GraphQLList):
+            return Weight(depth=depth, aliases=aliases, cost=(cost + COST_OF_THING) * LIST_ITEMS_MAX)
         return Weight(depth=depth, aliases=aliases, cost=cost if called == "PageInfo" else cost + COST_OF_THING)
 
     def _first(self, node: FieldNode, declared: GraphQLField | None) -> int:

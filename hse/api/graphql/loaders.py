@@ -17,6 +17,9 @@ from hse.domain.paging import Page, PageQuery
 T = TypeVar("T")
 
 
+EMPTY: Page[Any] = Page(items=[], next_cursor=None, total=0)
+
+
 class Loaders:
     """The loaders of one operation, made as they are asked for."""
 
@@ -49,7 +52,9 @@ class Loaders:
 
     async def _load_things(self, entity: Entity, entity_ids: list[UUID]) -> list[Any]:
         async def find(work: PostgresWork) -> dict[UUID, Any]:
-            return await entity.rows(work).find_many(entity_ids, work.actor.reach(entity.see))
+            reach = work.actor.reach(entity.see)
+            # Some things, such as the system roles, lie within every reach, and are nevertheless not for everybody.
+            return {} if reach.is_nowhere else await entity.rows(work).find_many(entity_ids, reach)
 
         async with self._connections:
             found = await self._acting.read(find)
@@ -59,8 +64,9 @@ class Loaders:
         self, entity: Entity, column: str, parent_ids: list[UUID], query: PageQuery
     ) -> list[Page[Any]]:
         async def find(work: PostgresWork) -> dict[UUID, Page[Any]]:
-            return await entity.rows(work).pages_of(column, parent_ids, work.actor.reach(entity.see), query)
+            reach = work.actor.reach(entity.see)
+            return {} if reach.is_nowhere else await entity.rows(work).pages_of(column, parent_ids, reach, query)
 
         async with self._connections:
             found = await self._acting.read(find)
-        return [found[parent_id] for parent_id in parent_ids]
+        return [found.get(parent_id, EMPTY) for parent_id in parent_ids]

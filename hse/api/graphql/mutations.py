@@ -17,6 +17,7 @@ from hse.api.graphql.context import Asked, Context, context_of
 from hse.api.graphql.entities import Entity
 from hse.api.graphql.types import body_of, input_of
 from hse.domain.errors import Invalid
+from hse.domain.paging import Page
 
 T = TypeVar("T")
 
@@ -95,6 +96,24 @@ def acts_once(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
         return await _done(context, acting, lambda work: function(work, id), function)
 
     return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
+
+
+def acts_with(
+    kind: Any,
+    body: type[msgspec.Struct],
+    command_of: Callable[[Any], Any],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    """A mutation that does to the thing with this id what the input says; done again, it is the same."""
+
+    async def resolve(info: Asked, id: UUID, input: Any) -> Any:  # noqa: A002
+        context = context_of(info)
+        command = command_of(body_of(body, input))
+        done = await context.run(lambda work: function(work, id, command), context.acting)
+        return done.items if isinstance(done, Page) else done
+
+    resolve.__annotations__["input"] = input_of(body)
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
 
 
 def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID, key: str | None) -> Acting:

@@ -3,7 +3,7 @@
 import strawberry
 
 from hse.api.graphql.connections import answer, connection, list_of, reference, single
-from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES
+from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES, USERS
 from hse.api.graphql.mutations import acts, changes, creates
 from hse.api.graphql.types import mirrors
 from hse.api.rest import organizations as bodies
@@ -20,6 +20,7 @@ class PartnerCompany:
     """A company that looks after organisations for the operator."""
 
     organizations = list_of(ORGANIZATIONS, "partner_company_id")
+    users = list_of(USERS, "partner_company_id")
 
 
 @mirrors(model.Organization)
@@ -29,6 +30,7 @@ class Organization:
     partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
     establishments = list_of(ESTABLISHMENTS, "organization_id")
     devices = list_of(DEVICES, "organization_id")
+    users = list_of(USERS, "organization_id")
 
 
 @mirrors(model.Establishment)
@@ -38,6 +40,7 @@ class Establishment:
     organization = reference(ORGANIZATIONS, "organization_id")
     areas = list_of(AREAS, "establishment_id")
     devices = list_of(DEVICES, "establishment_id")
+    users = list_of(USERS, "establishment_id")
 
 
 @mirrors(model.Area)
