@@ -5,6 +5,7 @@ most mailboxes show it once.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 
 SEND_SECONDS_MAX = 15
+CLOSE_SECONDS_MAX = 1
 SMTP_PORTS = {"smtp": 25, "smtps": 465}
 REASON_CHARS_MAX = 300
 LINK = re.compile(r"https?://\S+")
@@ -72,25 +74,33 @@ class SmtpMailer:
 
     async def send(self, letter: Letter) -> None:
         """Send one letter. Raises `LetterNotSent`."""
-        must_be_private = self._password is not None and not self._use_tls
+        message = message_of(letter, self._sender)
         try:
-            await asyncio.wait_for(
-                aiosmtplib.send(
-                    message_of(letter, self._sender),
-                    hostname=self._hostname,
-                    port=self._port,
-                    username=self._username,
-                    password=self._password,
-                    timeout=SEND_SECONDS_MAX,
-                    use_tls=self._use_tls,
-                    start_tls=False if self._use_tls else True if must_be_private else None,
-                    tls_context=self._tls_context,
-                ),
-                SEND_SECONDS_MAX,
-            )
+            await asyncio.wait_for(self._deliver(message), SEND_SECONDS_MAX)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise LetterNotSent(reason, is_final=_is_final(error)) from error
+
+    async def _deliver(self, message: EmailMessage) -> None:
+        must_be_private = self._password is not None and not self._use_tls
+        client = aiosmtplib.SMTP(
+            hostname=self._hostname,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            timeout=SEND_SECONDS_MAX,
+            use_tls=self._use_tls,
+            start_tls=False if self._use_tls else True if must_be_private else None,
+            tls_context=self._tls_context,
+        )
+        async with client:
+            protocol = client.protocol
+            await client.send_message(message)
+        # TLS takes leave of the other side first; a loop that ends before that leaves the socket open.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                while protocol is not None and protocol.transport is not None:  # noqa: ASYNC110 (the library has no event for it)
+                    await asyncio.sleep(0.01)
 
 
 class FileMailer:
