@@ -1,20 +1,21 @@
 """Tables out of files that people keep: CSV as spreadsheets write it, and XLSX; and CSV for them to mend.
 
-Whatever the file claims about itself, reading it takes bounded memory: a workbook is unpacked here, under a limit, before the
-library sees it, and must not name cells far outside the table that could be imported.
+Whatever a file claims about itself, reading it takes bounded memory and time: a CSV by its size, a workbook because another process
+reads it (`workbook`).
 """
 
 import csv
 import difflib
 import io
+import json
 import re
+import subprocess
+import sys
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from itertools import zip_longest
 
-from python_calamine import CalamineError, CalamineWorkbook
-
+from hse.adapters import workbook
 from hse.domain.imports.cells import ALL_COLUMNS
 from hse.domain.imports.model import (
     BLANKS,
@@ -34,16 +35,12 @@ from hse.domain.imports.model import (
 FILE_BYTES_MAX = 5 << 20
 UNPACKED_BYTES_MAX = 64 << 20
 PACKED_FILES_MAX = 1000
-# A shared text stands once in a workbook and once in every cell that shows it.
-SHOWN_BYTES_MAX = 512 << 20
 ZIP_MAGIC = b"PK\x03\x04"
-# Rows from 11 000 on and columns beyond AZ: the library allots memory for everything between the first cell and the last.
-DISTANT_CELL = re.compile(
-    rb"""\br\s*=\s*["'](?:(?:[A-Z]{3,}|[B-Z][A-Z])[0-9]+|[A-Z]{0,2}(?:[0-9]{6,}|[2-9][0-9]{4}|1[1-9][0-9]{3}))["']""",
-    re.IGNORECASE,
+COLUMNS_MAX = 100
+WORKBOOK_SECONDS_MAX = 30
+UNREADABLE_WORKBOOK = (
+    "this is no XLSX workbook that can be read with the memory that is given to it: save it again, or as CSV UTF-8"
 )
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, IndexError, ValueError, RuntimeError, EOFError)
-SHARED_TEXTS = "xl/sharedStrings.xml"
 # What a spreadsheet would take for a formula, unless it is a plain number.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PLAIN_NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*")
@@ -109,26 +106,25 @@ def _table(rows: Iterable[tuple[int, Cells]], delimiter: str) -> Table:
     found: list[Row] = []
     for line, texts in numbered:
         cells = [_cell(text, line) for text in texts]
-        if any(cells[len(columns) :]):
-            raise UnreadableTable("has more cells than the header has columns", line)
-        named = {name: cell for name, cell in zip(columns, cells, strict=False) if cell and name != PROBLEM_COLUMN}
+        placed = list(zip_longest(columns, cells, fillvalue=""))
+        if any(cell and not name for name, cell in placed):
+            raise UnreadableTable("has a cell where the header names no column", line)
+        named = {name: cell for name, cell in placed if cell and name != PROBLEM_COLUMN}
         if not named:
             continue
         if len(found) == ROWS_MAX:
             raise TableTooLarge(f"a table has {ROWS_MAX} rows at most: import it in parts")
         found.append(Row(line=line, cells=named))
-    return Table(columns=tuple(name for name in columns if name != PROBLEM_COLUMN), rows=found, delimiter=delimiter)
+    named_columns = tuple(name for name in columns if name not in ("", PROBLEM_COLUMN))
+    return Table(columns=named_columns, rows=found, delimiter=delimiter)
 
 
 def _columns(header: Cells) -> list[str]:
-    """The names of the columns, whatever their order and case. Raises `UnknownColumn`, `MissingColumn`."""
-    shown = [text.strip() for text in header]
-    while shown and not shown[-1]:
-        shown.pop()
+    """The names of the columns, in any order and case; empty ones for columns without. Raises `UnknownColumn`, `MissingColumn`."""
     columns: list[str] = []
-    for text in shown:
-        name = re.sub(r"[\s-]+", "_", text.lower())
-        if name not in (*ALL_COLUMNS, PROBLEM_COLUMN) or name in columns:
+    for text in header:
+        name = re.sub(r"[\s-]+", "_", text.strip(BLANKS).lower())
+        if name and (name not in (*ALL_COLUMNS, PROBLEM_COLUMN) or name in columns):
             close = difflib.get_close_matches(name, set(ALL_COLUMNS) - set(columns), n=1, cutoff=0.5)
             raise UnknownColumn(text, close[0] if close else None)
         columns.append(name)
@@ -154,49 +150,27 @@ def _csv_rows(text: str, delimiter: str) -> Iterable[tuple[int, Cells]]:
 
 
 def _workbook_rows(content: bytes) -> Iterable[tuple[int, Cells]]:
-    """The rows of a workbook's first sheet."""
+    """The rows of a workbook's first sheet, read by a process that may die of it."""
+    _check_sizes(content)
+    limits = [str(limit) for limit in (ROWS_MAX + 1, COLUMNS_MAX, CELL_BYTES_MAX)]
+    command = [sys.executable, "-I", workbook.__file__, *limits]
     try:
-        sheet = CalamineWorkbook.from_filelike(io.BytesIO(_unpacked(content))).get_sheet_by_index(0)
-        rows = sheet.to_python(skip_empty_area=False)
-    except (CalamineError, *BROKEN_ZIP) as error:
-        raise UnreadableTable("this is no XLSX workbook that can be read: save it again, or as CSV UTF-8") from error
-    for line, cells in enumerate(rows, start=1):
-        yield line, [_workbook_cell(cell) for cell in cells]
+        done = subprocess.run(command, input=content, capture_output=True, timeout=WORKBOOK_SECONDS_MAX, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise TableTooLarge("the workbook takes too long to read: save it as CSV UTF-8") from error
+    if done.returncode == workbook.EXIT_TOO_LARGE:
+        raise TableTooLarge("the workbook holds too much text: save it as CSV UTF-8")
+    if done.returncode != 0:
+        raise UnreadableTable(UNREADABLE_WORKBOOK)
+    yield from json.loads(done.stdout)
 
 
-def _unpacked(content: bytes) -> bytes:
-    """The workbook again, not compressed, so that nobody inflates more of it than was counted. Raises `TableTooLarge`."""
-    stored = io.BytesIO()
-    longest_text, num_cells, num_bytes = 0, 0, 0
-    with zipfile.ZipFile(io.BytesIO(content)) as packed, zipfile.ZipFile(stored, "w", zipfile.ZIP_STORED) as unpacked:
-        names = packed.namelist()
-        if len(names) > PACKED_FILES_MAX:
-            raise TableTooLarge("the workbook has too many parts")
-        for name in names:
-            with packed.open(name) as file:
-                part = file.read(UNPACKED_BYTES_MAX - num_bytes + 1)
-            num_bytes += len(part)
-            if num_bytes > UNPACKED_BYTES_MAX:
-                raise TableTooLarge(f"the workbook has more than {UNPACKED_BYTES_MAX >> 20} MiB when it is unpacked")
-            if name.lower() == SHARED_TEXTS.lower():
-                longest_text = max(map(len, part.split(b"<si")))
-            elif b"sheetData" in part and DISTANT_CELL.search(part):
-                raise TableTooLarge("the workbook has cells far outside the table: delete the empty rows and columns")
-            num_cells += part.count(b"<c")
-            unpacked.writestr(name, part)
-    if longest_text * num_cells > SHOWN_BYTES_MAX:
-        raise TableTooLarge("the workbook shows long texts in too many cells: save it as CSV UTF-8")
-    return stored.getvalue()
-
-
-def _workbook_cell(cell: object) -> str:
-    """What a cell holds, as a CSV would have it."""
-    match cell:
-        case bool():
-            return "true" if cell else "false"
-        case float() if cell.is_integer():
-            return str(int(cell))
-        case datetime() | date():
-            return cell.isoformat()
-        case _:
-            return str(cell)
+def _check_sizes(content: bytes) -> None:
+    """Raises `TableTooLarge` for a workbook that says itself that it unpacks to too much, `UnreadableTable` for what is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            parts = packed.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UnreadableTable(UNREADABLE_WORKBOOK) from error
+    if len(parts) > PACKED_FILES_MAX or sum(part.file_size for part in parts) > UNPACKED_BYTES_MAX:
+        raise TableTooLarge(f"the workbook has more than {UNPACKED_BYTES_MAX >> 20} MiB when it is unpacked")

@@ -80,6 +80,7 @@ def test_rows_are_numbered_as_in_the_spreadsheet() -> None:
         ("kind,name\ndevice,Año".encode("cp1252"), UnreadableTable),
         (b'kind,name\ndevice,"A', UnreadableTable),
         (b"kind,name\ndevice,A,B\n", UnreadableTable),
+        (b"kind,,name\ndevice,B,A\n", UnreadableTable),
         (b"PK\x03\x04 and nothing more", UnreadableTable),
         (bytes(range(256)) * 20, UnreadableTable),
         (b"kind,name\n" + b"device,A\n" * 10_001, TableTooLarge),
@@ -122,27 +123,45 @@ def test_a_workbook_that_unpacks_to_too_much_is_refused() -> None:
 
 def test_a_workbook_that_lies_about_its_size_is_refused() -> None:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("xl/worksheets/sheet1.xml", bytes(80 << 20))
-    size = struct.pack("<I", 80 << 20)
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("xl/workbook.xml", "w") as part:
+        for _ in range(600):
+            part.write(b" " * (1 << 20))
+    size = struct.pack("<I", 600 << 20)
     assert content.getvalue().count(size) >= 1
     with pytest.raises(UnreadableTable):
         read_table(content.getvalue().replace(size, struct.pack("<I", 1000)))
 
 
-@pytest.mark.parametrize("cell", [b"XFD1", b"A1048576", b"XFD1048576", b"AAA2", b"BA2", b"A11000"])
-def test_a_workbook_with_a_cell_far_away_is_refused(cell: bytes) -> None:
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        pytest.param("sheet1", (b'r="B2"', b'r="XFD1048576"'), id="a cell far away"),
+        pytest.param("sharedStrings", (b'uniqueCount="4"', b'uniqueCount="4294967295"'), id="texts beyond number"),
+    ],
+)
+def test_a_workbook_that_asks_for_all_memory_ends_nothing_but_its_reading(
+    part: str, change: tuple[bytes, bytes]
+) -> None:
     content = workbook(["kind", "name"], ["device", "A"])
-    far = with_part(content, "sheet1", (b'r="B2"', b'r="' + cell + b'"'))
-    with pytest.raises(TableTooLarge, match="far outside"):
-        read_table(far)
+    with pytest.raises(UnreadableTable, match="memory"):
+        read_table(with_part(content, part, change))
 
 
 def test_a_workbook_that_shows_a_long_text_everywhere_is_refused() -> None:
     content = workbook(["kind", "name"], *([["y" * 8000] * 20] * 5000))
     assert len(content) < FILE_BYTES_MAX
-    with pytest.raises(TableTooLarge, match="too many cells"):
+    with pytest.raises((TableTooLarge, UnreadableTable)):
         read_table(content)
+
+
+def test_a_workbook_with_too_many_rows_is_refused_and_a_full_one_read() -> None:
+    assert len(read_table(workbook(["kind", "name"], *([["device", "A"]] * 10_000))).rows) == 10_000
+    with pytest.raises(TableTooLarge, match="10000 rows"):
+        read_table(workbook(["kind", "name"], *([["device", "A"]] * 10_001)))
+
+
+def test_a_table_that_begins_further_down_keeps_its_numbers() -> None:
+    assert [row.line for row in read_table(workbook([], ["", "kind"], [], ["", "device"])).rows] == [4]
 
 
 def test_cells_of_a_workbook_are_read_as_a_csv_would_have_them() -> None:
