@@ -163,3 +163,30 @@ async def test_the_audit_log_is_read_within_ones_reach_the_newest_first(api: Cli
     page = (await data(api, world.other_site_admin, query))["auditEntries"]
     assert page["totalCount"] == 0
     await refusal(api, world.user, query, "permission.missing")
+
+
+async def test_somebody_is_invited_and_the_invitation_taken_back(api: Client, world: World) -> None:
+    invite = """mutation Invite($input: NewInvitation!) { createInvitation(input: $input) { id email status sentCount
+        organization { name } role { name } } }"""
+    roles = nodes((await data(api, world.chief, "{ roles { edges { node { id name } } } }"))["roles"])
+    wanted = {
+        "email": "new@example.com",
+        "firstName": "Eva",
+        "lastName": "Rojas",
+        "roleId": next(role["id"] for role in roles if role["name"] == "user"),
+        "establishmentIds": [str(world.tenant.sites[0].id)],
+    }
+    made = (await data(api, world.chief, invite, input=wanted))["createInvitation"]
+    assert (made["status"], made["organization"], made["role"]) == ("pending", {"name": "Acme"}, {"name": "user"})
+    listed = '{ invitations(status: "pending") { totalCount edges { node { email } } } }'
+    assert "new@example.com" in {one["email"] for one in nodes((await data(api, world.chief, listed))["invitations"])}
+    await refusal(api, world.user, listed, "permission.missing")
+    await refusal(api, world.user, invite, "permission.missing", input=wanted)
+    resend = "mutation Again($id: UUID!) { resendInvitation(id: $id) { sentCount } }"
+    assert (await data(api, world.chief, resend, id=made["id"]))["resendInvitation"]["sentCount"] == made[
+        "sentCount"
+    ] + 1
+    revoke = "mutation Back($id: UUID!) { revokeInvitation(id: $id) { status } }"
+    await refusal(api, world.other_chief, revoke, "resource.not-found", id=made["id"])
+    assert (await data(api, world.chief, revoke, id=made["id"]))["revokeInvitation"] == {"status": "revoked"}
+    await refusal(api, world.chief, revoke, "invitations.answered", id=made["id"])

@@ -9,6 +9,7 @@ from uuid import UUID
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.roles import Roles
 from hse.adapters.postgres.stores import TableStore
@@ -16,7 +17,7 @@ from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
-from hse.domain.identity import api_keys, audit, roles, users
+from hse.domain.identity import api_keys, audit, invitations, roles, users
 from hse.domain.identity.audit import AuditEntry
 from hse.domain.organizations import queries as organizations
 from hse.domain.paging import Page, PageQuery
@@ -137,4 +138,12 @@ ROLES = Entity(
     rows=Roles,
     page=roles.roles,
     filters={"partner_company_id": UUID, "organization_id": UUID, "establishment_id": UUID},
+)
+INVITATIONS = Entity(
+    type_name="Invitation",
+    module=IDENTITY_MODULE,
+    see="read_user",
+    rows=Invitations,
+    page=invitations.invitations,
+    guarded_filters={"status": str, "partner_company_id": UUID, "organization_id": UUID},
 )

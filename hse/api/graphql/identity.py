@@ -12,17 +12,19 @@ from hse.api.graphql.entities import (
     API_KEYS,
     AUDIT_ENTRIES,
     ESTABLISHMENTS,
+    INVITATIONS,
     ORGANIZATIONS,
     PARTNER_COMPANIES,
     ROLES,
     USERS,
 )
-from hse.api.graphql.mutations import acts, acts_with, changes, makes
+from hse.api.graphql.mutations import acts, acts_once, acts_with, changes, makes
 from hse.api.graphql.types import mirrors
 from hse.api.rest import api_keys as api_key_bodies
+from hse.api.rest import invitations as invitation_bodies
 from hse.api.rest import roles as role_bodies
 from hse.api.rest import users as user_bodies
-from hse.domain.identity import api_keys, audit, model, roles, users
+from hse.domain.identity import api_keys, audit, invitations, model, roles, users
 
 
 @mirrors(model.Action)
@@ -60,6 +62,15 @@ class Assignment:
     role = reference(ROLES, "role_id")
 
 
+@mirrors(model.Invitation)
+class Invitation:
+    """An invitation to an account."""
+
+    role = reference(ROLES, "role_id")
+    partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
+    organization = reference(ORGANIZATIONS, "organization_id")
+
+
 @mirrors(api_keys.ApiKey)
 class ApiKey:
     """A key. It is used more often than an Int can count."""
@@ -90,8 +101,8 @@ async def _user_establishments(work: PostgresWork, user_id: UUID) -> list[model.
     return (await users.user_establishments(work, user_id)).items
 
 
-def _role_values(**values: Any) -> dict[str, Any]:
-    """The values of a role as its commands hold them."""
+def _values(**values: Any) -> dict[str, Any]:
+    """The values of a body as commands hold them: lists are tuples there."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -109,6 +120,8 @@ class IdentityQuery:
         list[Assignment],
         "Where a person works, and as what, of the establishments that you may see.",
     )
+    invitation = single(INVITATIONS, invitations.invitation)
+    invitations = connection(INVITATIONS)
     api_key = single(API_KEYS, api_keys.api_key)
     api_keys = connection(API_KEYS, "Your own, the revoked ones too.")
     audit_entries = connection(AUDIT_ENTRIES, "What was changed within your reach, the newest first.")
@@ -121,13 +134,13 @@ class IdentityMutation:
     create_role = makes(
         node_of(ROLES),
         role_bodies.NewRole,
-        lambda wanted, _: roles.CreateRole(**_role_values(**given(wanted))),
+        lambda wanted, _: roles.CreateRole(**_values(**given(wanted))),
         roles.create_role,
     )
     change_role = changes(
         ROLES,
         role_bodies.RoleChange,
-        lambda **values: roles.ChangeRole(**_role_values(**values)),
+        lambda **values: roles.ChangeRole(**_values(**values)),
         roles.change_role,
     )
     delete_role = acts(roles.delete_role)
@@ -140,6 +153,14 @@ class IdentityMutation:
         lambda wanted: [users.WorkAt(**given(one)) for one in wanted.establishments],
         users.assign_establishments,
     )
+    create_invitation = makes(
+        node_of(INVITATIONS),
+        invitation_bodies.NewInvitation,
+        lambda wanted, _: invitations.Invite(**_values(**given(wanted))),
+        invitations.invite,
+    )
+    resend_invitation = acts_once(invitations.resend, node_of(INVITATIONS))
+    revoke_invitation = acts_once(invitations.revoke, node_of(INVITATIONS))
     create_api_key = makes(
         IssuedApiKey,
         api_key_bodies.NewApiKey,
