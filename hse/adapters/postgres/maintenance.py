@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from hse.adapters.postgres.expiry import delete_expired
+
 PARTITIONS_AHEAD = timedelta(days=7)
 
 # A week is the reach of the columnstore policy; less would drop events before they are ever compressed.
@@ -27,6 +29,7 @@ class MaintenanceReport:
     """What a run did. `drop_postponed` tells why expired partitions are still there, None when none had to wait."""
 
     event_storage: str
+    rows_expired: int = 0
     partitions_made: int = 0
     marks_refreshed: int = 0
     partitions_dropped: tuple[str, ...] = ()
@@ -42,11 +45,12 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
         raise ValueError("now must be aware")
     if retention_days < RETENTION_DAYS_MIN:
         raise ValueError(f"events are kept for {RETENTION_DAYS_MIN} days at least, not {retention_days}")
+    rows_expired = delete_expired(engine, now)
     with engine.begin() as connection:
         storage: str = connection.execute(sa.select(sa.func.event_storage())).scalar_one()
         if storage == "timescaledb":
             _set_retention_policy(connection, retention_days)
-            return MaintenanceReport(event_storage=storage)
+            return MaintenanceReport(event_storage=storage, rows_expired=rows_expired)
         partitions_made: int = connection.execute(
             sa.select(sa.func.ensure_event_partitions(now, now + PARTITIONS_AHEAD))
         ).scalar_one()
@@ -55,6 +59,7 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
     dropped, postponed = _drop_expired_partitions(engine, until=now - timedelta(days=retention_days))
     return MaintenanceReport(
         event_storage=storage,
+        rows_expired=rows_expired,
         partitions_made=partitions_made,
         marks_refreshed=marks_refreshed,
         partitions_dropped=dropped,
