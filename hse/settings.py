@@ -104,6 +104,8 @@ class Settings:
     trusted_proxies: tuple[str, ...] = _setting((), is_for_ingest=False)
     rate_limit_address_per_minute: int = _setting(1200, minimum=1, is_for_ingest=False)
     rate_limit_user_per_minute: int = _setting(1200, minimum=1, is_for_ingest=False)
+    rate_limit_key_per_minute_max: int = _setting(6000, minimum=1, maximum=100_000, is_for_ingest=False)
+    metrics_token: str | None = _setting(is_for_ingest=False, is_secret=True)
 
     retention_days: int = _setting(730, minimum=7)
     relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
@@ -204,6 +206,15 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append(
             f"HSE_SECRET_KEY: must have at least {SECRET_KEY_CHARS_MIN} characters, such as `openssl rand -hex 32`"
         )
+    for origin in settings.cors_origins:
+        parts = urlsplit(origin)
+        if (
+            parts.scheme not in WEB_SCHEMES
+            or not parts.netloc
+            or origin != f"{parts.scheme}://{parts.netloc}"
+            or "*" in origin
+        ):
+            found.append(f"HSE_CORS_ORIGINS: {origin!r} is no origin, such as https://console.example.com")
     names = ("hdp_port", "hdp_tls_port", "ingest_http_port", "api_port")
     ports = {variable_of(name): getattr(settings, name) for name in names}
     if settings.tls_certificate_path is None:

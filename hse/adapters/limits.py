@@ -92,6 +92,10 @@ class Verdict:
 class RateLimiter(Protocol):
     """Counts against limits. Several at once are taken together or not at all; each has its verdict, in their order."""
 
+    @property
+    def condition(self) -> str:
+        """Whether counts are shared by all processes: `up`; `away` when they should be; `not set` when they are not meant to."""
+
     async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Take one from each, if each has room."""
 
@@ -107,6 +111,8 @@ class RateLimiter(Protocol):
 
 class LocalRateLimiter:
     """Counts in this process. `now` is a clock in seconds that never goes back."""
+
+    condition = "not set"
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -181,6 +187,11 @@ class RedisRateLimiter:
         self._now = now
         self._local = LocalRateLimiter(now)
         self._away_until: float | None = None
+
+    @property
+    def condition(self) -> str:
+        """Whether counts are shared just now."""
+        return "away" if self.is_away else "up"
 
     @property
     def is_away(self) -> bool:

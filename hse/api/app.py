@@ -9,20 +9,22 @@ from functools import partial
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
 
 from hse.adapters.limits import LocalRateLimiter, RateLimiter
 from hse.adapters.postgres.api_keys import ApiKeyUses
 from hse.adapters.postgres.database import Database
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
-from hse.api import health
+from hse.api import document, health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.limits import RateLimits, RequestLimits
+from hse.api.metrics import Metrics, metrics_handler
+from hse.api.openapi import openapi_config
 from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
+from hse.api.requests import RequestLog
 from hse.api.rest import (
     api_keys,
     audit,
@@ -37,7 +39,7 @@ from hse.api.rest import (
     sessions,
     users,
 )
-from hse.api.security import RequestContext, require_principal
+from hse.api.security import RequestContext, cors_config, require_principal
 
 REQUEST_BYTES_MAX = 1 << 20
 
@@ -54,15 +56,22 @@ class Parts:
     trusted_origins: frozenset[str] = frozenset()
     limiter: RateLimiter = field(default_factory=LocalRateLimiter)
     limits: RequestLimits = field(default_factory=RequestLimits)
-    # Exact origins whose pages may call from a browser.
+    # Of other sites' pages, these may read what is answered.
     cors_origins: tuple[str, ...] = ()
     metrics_token: str | None = field(default=None, repr=False)
 
 
 def create_app(parts: Parts) -> Litestar:
     """The ASGI application."""
+    metrics = Metrics()
     app = Litestar(
-        route_handlers=[rest_router(), GraphQLEndpoint, health.router],
+        route_handlers=[
+            rest_router(),
+            GraphQLEndpoint,
+            health.router,
+            metrics_handler(parts.metrics_token),
+            *document.handlers(),
+        ],
         lifespan=[partial(life, parts)],
         state=State(
             {
@@ -71,6 +80,7 @@ def create_app(parts: Parts) -> Litestar:
                 "doorkeeping": parts.doorkeeping,
                 "limiter": parts.limiter,
                 "limits": parts.limits,
+                "metrics": metrics,
                 "trusted_origins": parts.trusted_origins,
             }
         ),
@@ -78,11 +88,12 @@ def create_app(parts: Parts) -> Litestar:
         guards=[require_principal],
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=REQUEST_BYTES_MAX,
-        openapi_config=OpenAPIConfig(title="HSE", version="1", use_handler_docstrings=True, path="/docs"),
+        cors_config=cors_config(parts.cors_origins),
+        openapi_config=openapi_config(),
         logging_config=None,
     )
     # Around everything, so that a refusal, and the answer to a path that does not exist, has its headers, too.
-    app.asgi_handler = RequestContext(parts.tokens)(app.asgi_handler)
+    app.asgi_handler = RequestContext(parts.tokens)(RequestLog(metrics)(app.asgi_handler))
     return app
 
 
@@ -119,6 +130,10 @@ def rest_router() -> Router:
 async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
     """What is opened before the first request, and closed after the last one."""
     database = app.state.database = parts.open_database()
+    app.state.metrics.read_when_asked(
+        "hse_api_database_connections", "Connections of the pool.", database.connections, "state"
+    )
+    await health.warn_at_start(database)
     uses = app.state.api_key_uses = ApiKeyUses(database.engine)
     flushing = asyncio.create_task(uses.flush_for_ever())
     try:

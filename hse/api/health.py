@@ -1,27 +1,69 @@
 """Whether the process lives, and whether it can do its work."""
 
+import asyncio
 from typing import Any
 
-import sqlalchemy as sa
+import structlog
 from litestar import Request, Response, Router, get
+from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.exc import SQLAlchemyError
 
+from hse.adapters.limits import Limit, RateLimiter
+from hse.adapters.postgres.database import Database
 
-@get("/liveness", opt={"is_public": True, "is_unlimited": True})
+ANSWER_SECONDS_MAX = 3.0
+PUBLIC = {"is_public": True, "is_unlimited": True}
+
+logger = structlog.get_logger(__name__)
+
+
+@get("/liveness", opt=PUBLIC)
 async def liveness() -> dict[str, str]:
-    """The process serves requests."""
+    """Say that the process serves requests."""
     return {"status": "alive"}
 
 
-@get("/readiness", opt={"is_public": True, "is_unlimited": True})
+@get(
+    "/readiness",
+    opt=PUBLIC,
+    responses={503: ResponseSpec(dict[str, str], description="It cannot, and why.", generate_examples=False)},
+)
 async def readiness(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
-    """The database answers; 503 when it does not."""
+    """Say whether it can do its work: 200 `ready`, 200 `degraded` without Redis, 503 `not_ready` with the reason."""
+    state = request.app.state
+    found = {**await look_at_database(state.database), "redis": await look_at_redis(state.limiter)}
+    is_ready = found["database"] == "up"
+    status = ("ready" if found["redis"] != "away" else "degraded") if is_ready else "not_ready"
+    return Response(content={"status": status, **found}, status_code=200 if is_ready else 503)
+
+
+async def look_at_database(database: Database) -> dict[str, str]:
+    """What the database says about itself, and what is wrong with that."""
     try:
-        async with request.app.state.database.engine.connect() as connection:
-            await connection.execute(sa.text("select 1"))
-    except (SQLAlchemyError, OSError):
-        return Response(content={"status": "not_ready", "database": "away"}, status_code=503)
-    return Response(content={"status": "ready", "database": "up"})
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            condition = await database.examine()
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        logger.warning("database does not answer", error=type(error).__name__)
+        return {"database": "away"}
+    if condition.login_passes_row_security:
+        reason = "the login is a superuser or has BYPASSRLS, so row-level security does not bind it: give the api one of its own"
+        return {"database": "refused", "reason": reason}
+    if condition.is_schema_older:
+        return {"database": "refused", "reason": "the schema is older than this program: run `hse migrate`"}
+    return {"database": "up"}
+
+
+async def look_at_redis(limiter: RateLimiter) -> str:
+    """`up`, `away`, or `not set`."""
+    await limiter.look(Limit(name="health", subject="", requests=1))
+    return limiter.condition
+
+
+async def warn_at_start(database: Database) -> None:
+    """Say in the log at once what keeps the process from being ready; it starts all the same, and is ready once that is mended."""
+    found = await look_at_database(database)
+    if found["database"] != "up":
+        logger.error("not ready", **found)
 
 
 router = Router(path="/health", route_handlers=[liveness, readiness], tags=["health"])

@@ -74,6 +74,7 @@ def keep(state: dict[str, Any], verdicts: tuple[Verdict, ...]) -> None:
 async def admit(passed: dict[str, Any], state: State, work: PostgresWork) -> None:
     """Count a request for the key that it came with, once, however many transactions it takes. Raises `TooMany`."""
     actor = work.actor
+    state.metrics.permission_seconds.observe(work.permission_seconds)
     is_first, passed["actor"] = "actor" not in passed, actor
     if actor.api_key_id is None or work.requests_per_minute is None or not is_first:
         return

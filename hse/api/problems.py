@@ -35,6 +35,7 @@ CODE_OF_STATUS = {
     429: "request.too-many",
     503: "service.unavailable",
 }
+DEFECT_CODE = "service.defect"
 RETRY_AFTER_SECONDS = 2
 
 logger = structlog.get_logger(__name__)
@@ -102,7 +103,7 @@ def on_database_away(request: Request[Any, Any, Any], error: Exception) -> Respo
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A defect: the caller learns the correlation id and nothing else."""
     logger.error("unexpected error", exc_info=error)
-    return problem(500, "service.defect", "something went wrong here; report it with the correlation id", request)
+    return problem(500, DEFECT_CODE, "something went wrong here; report it with the correlation id", request)
 
 
 def on_answered(_: Request[Any, Any, Any], answered: Answered) -> Response[Any]:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from litestar import Request
+from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -43,6 +44,38 @@ SECURITY_HEADERS = [
 ]
 CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 NO_STORE = (b"cache-control", b"no-store")
+
+
+ALLOWED_HEADERS = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "x-api-key",
+    CORRELATION_HEADER,
+    CSRF_HEADER,
+]
+EXPOSED_HEADERS = [
+    "ETag",
+    "Idempotency-Replayed",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+]
+
+
+def cors_config(origins: tuple[str, ...]) -> CORSConfig | None:
+    """Lets the pages of exactly these origins read what is answered, with the session's cookies; without any, nobody's."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=ALLOWED_HEADERS,
+        expose_headers=[*EXPOSED_HEADERS, "X-Correlation-Id"],
+        allow_credentials=True,
+    )
 
 
 class Forged(DomainError):

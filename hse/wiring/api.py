@@ -47,7 +47,10 @@ def compose_api(settings: Settings) -> Parts:
         limits=RequestLimits(
             address_per_minute=settings.rate_limit_address_per_minute,
             user_per_minute=settings.rate_limit_user_per_minute,
+            key_per_minute_max=settings.rate_limit_key_per_minute_max,
         ),
+        cors_origins=settings.cors_origins,
+        metrics_token=settings.metrics_token,
     )
 
 

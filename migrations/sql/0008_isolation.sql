@@ -163,6 +163,14 @@ create function hse_note_api_key_uses(uses jsonb) returns void
        )
 $$;
 
+-- The revision of the schema, for an api that wants to know whether it fits.
+create function hse_schema_version() returns text
+    language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    return (select version_num from alembic_version);
+end
+$$;
+
 -- The scope of signing in: nobody has said yet who he is. It opens what proves that, and nothing of any tenant.
 create function hse_enter_authentication() returns void
     language sql security definer set search_path = public, pg_temp as $$
@@ -370,10 +378,10 @@ $$;
 -- Who looks an actor up learns what he reaches, and the hash of a key: for the api alone.
 revoke execute on function
     hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
-    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea) from public;
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea), hse_schema_version() from public;
 grant execute on function
     hse_enter_session(uuid), hse_enter_api_key(text), hse_enter_authentication(), hse_expect_establishment(uuid),
-    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea) to hse_api;
+    hse_is_admitted(uuid), hse_note_api_key_uses(jsonb), hse_open_invitation(bytea), hse_schema_version() to hse_api;
 
 grant usage on schema public to hse_api;
 grant select on actions, audit_entries to hse_api;

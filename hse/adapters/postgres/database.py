@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from hse.adapters.postgres.engine import psycopg_url
 from hse.adapters.postgres.entrance import PostgresEntranceWork
 from hse.adapters.postgres.mail import Outbox
+from hse.adapters.postgres.migrate import older_revisions
 from hse.adapters.postgres.work import Origin, PostgresWork
 from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
 from hse.domain.policy import Actor
@@ -43,6 +44,21 @@ ENTER_API_KEY = sa.text(
 ENTER_AUTHENTICATION = sa.text("select hse_enter_authentication()")
 
 
+EXAMINE = sa.text(
+    "select hse_schema_version() as schema_version, bool_or(rolsuper or rolbypassrls) as login_passes_row_security"
+    "  from pg_roles where rolname in (session_user, current_user)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What is to be known of a database before it is worked with."""
+
+    login_passes_row_security: bool
+    # A schema that is newer than the program is the next release's, which fits: it is migrated before its processes start.
+    is_schema_older: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entered:
     """The actor of a transaction, and how long it took to find him; `requests_per_minute` is the limit of the key he came with."""
@@ -62,6 +78,21 @@ class Database:
     async def close(self) -> None:
         """Close the pool."""
         await self.engine.dispose()
+
+    async def examine(self) -> Condition:
+        """Look at the login and at the schema. Raises SQLAlchemy's errors when the database does not answer or refuses the role."""
+        async with self.engine.connect() as connection:
+            row = (await connection.execute(EXAMINE)).one()
+        older = older_revisions()
+        return Condition(
+            login_passes_row_security=row.login_passes_row_security,
+            is_schema_older=row.schema_version is None or row.schema_version in older,
+        )
+
+    def connections(self) -> dict[str, float]:
+        """How many connections are used, and how many wait to be."""
+        pool: Any = self.engine.pool
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     @asynccontextmanager
     async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:

@@ -1,5 +1,6 @@
 """Brings a database to the schema in `migrations/`, forward only: going back is restoring a backup."""
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,13 @@ def head() -> str:
     if revision is None:
         raise MigrationsMissing(f"no revision in {MIGRATIONS_PATH}")
     return revision
+
+
+@cache
+def older_revisions() -> frozenset[str]:
+    """Every revision that this program knows, but the newest."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts) - {head()}
 
 
 def execute_sql_file(name: str) -> None:

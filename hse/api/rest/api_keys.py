@@ -18,8 +18,8 @@ from hse.domain.paging import Page
 
 KeyName = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=LINE, examples=["building dashboard"])]
 KeyActions = Annotated[
-    list[Annotated[str, msgspec.Meta(max_length=100, pattern=LINE, examples=["read_device"])]],
-    msgspec.Meta(min_length=1, max_length=200),
+    list[Annotated[str, msgspec.Meta(max_length=100, pattern=LINE)]],
+    msgspec.Meta(min_length=1, max_length=200, examples=[["read_device"]]),
 ]
 Moment = Annotated[datetime, msgspec.Meta(tz=True, examples=["2038-01-01T00:00:00Z"])]
 Rate = Annotated[int, msgspec.Meta(ge=1, le=100_000, examples=[60])]

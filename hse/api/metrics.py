@@ -1,0 +1,100 @@
+"""What the control plane counts about itself, in Prometheus' format; the names of all of it.
+
+Every label has few values, whatever strangers send: the route is the handler's template, never the path, and an unknown method is
+"other". `/metrics` is for this machine and for who has HSE_METRICS_TOKEN: with a token set it is asked of everybody; without one
+only callers on loopback are answered, and not those that a proxy on this machine passes on.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from hse.domain.errors import Forbidden
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET"})
+REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0)
+PERMISSION_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 5.0)
+FORWARDING_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+
+
+class Metrics:
+    """The counters of one application."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "hse_api_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "hse_api_request_seconds",
+            "From a request's arrival to the last byte of its answer.",
+            ["method", "route"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("hse_api_requests_in_flight", "Requests that wait for their answer.", registry=registry)
+        self.rate_limited = Counter(
+            "hse_api_rate_limited", "Requests refused because a count was full.", ["limit"], registry=registry
+        )
+        # `result` is one of few words: ok, wrong, throttled, ...
+        self.sign_ins = Counter("hse_api_sign_ins", "Tries to sign in.", ["result"], registry=registry)
+        self.permission_seconds = Histogram(
+            "hse_api_permission_seconds",
+            "From a connection of the pool to the actor with his reach: what the permission check costs.",
+            buckets=PERMISSION_BUCKETS,
+            registry=registry,
+        )
+
+    def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
+        """A gauge that is read when somebody asks: its values by the value of its one label."""
+        self.registry.register(_ReadWhenAsked(name, text, read, label))
+
+
+class _ReadWhenAsked(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
+        self._name, self._text, self._read, self._label = name, text, read, label
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        for value, number in self._read().items():
+            family.add_metric([value], number)
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(self._name, self._text, labels=[self._label])
+
+
+def metrics_handler(token: str | None) -> HTTPRouteHandler:
+    """The handler of `/metrics`."""
+
+    @get("/metrics", opt={"is_public": True, "is_unlimited": True}, include_in_schema=False)
+    async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Tell the counters to who may read them."""
+        if not may_read(request, token):
+            raise Forbidden("HSE_METRICS_TOKEN")
+        counted: Metrics = request.app.state.metrics
+        return Response(content=generate_latest(counted.registry), media_type=CONTENT_TYPE)
+
+    return metrics
+
+
+def may_read(request: Request[Any, Any, Any], token: str | None) -> bool:
+    """Whether the caller has the token; without one, whether he is on this machine."""
+    if token is not None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+    if request.client is None or any(name in request.headers for name in FORWARDING_HEADERS):
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
