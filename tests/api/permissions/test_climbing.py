@@ -310,7 +310,7 @@ def machine(postgres_server: EmbeddedPostgres, migrated_template: str, parts: Pa
 
 @pytest.mark.timeout(900)
 def test_nobody_climbs_and_nobody_sees_beyond_his_reach(machine: type[Climbing]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=NUM_EXAMPLES,
