@@ -88,7 +88,8 @@ def smtp_server(
             is_right = (given.login.decode(), given.password.decode()) == login
             return AuthResult(success=is_right, handled=True)
 
-        options |= {"authenticator": authenticate, "auth_required": True}
+        has_tls = tls_context is not None
+        options |= {"authenticator": authenticate, "auth_required": has_tls, "auth_require_tls": has_tls}
     controller = WaitsForItsClients(mailbox, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from hse.adapters.mail import FileMailer, Letter, LetterNotSent, Mailer, SmtpMailer
 from hse.adapters.postgres.engine import create_engine, psycopg_url
-from hse.adapters.postgres.mail import ATTEMPTS_MAX, FIRST_WAIT, forget_old_mail, queue_mail
+from hse.adapters.postgres.mail import ATTEMPTS_MAX, FIRST_WAIT, claim_letter, forget_old_mail, queue_mail
 from hse.embedded.ports import free_ports
 from hse.settings import Settings
 from hse.wiring.worker import Postman, compose_mailer, compose_postman
@@ -160,6 +160,23 @@ def test_many_workers_send_every_letter_once(database_url: str, engine: sa.Engin
     assert sorted(mailbox.recipients) == sorted(recipients)
 
 
+def test_a_letter_that_another_worker_is_claiming_holds_up_no_other(
+    database_url: str, engine: sa.Engine, port: int
+) -> None:
+    queue(database_url, "first@example.com", "second@example.com")
+    mailbox = Mailbox()
+    with smtp_server(mailbox, port), engine.begin() as claiming:
+        claimed = claim_letter(claiming)
+        assert claimed is not None
+        # A claim that waited for the other one would fail.
+        impatient = engine.execution_options()
+        sa.event.listen(
+            impatient, "begin", lambda connection: connection.exec_driver_sql("set local lock_timeout = '2s'")
+        )
+        assert postman(impatient, SmtpMailer(f"smtp://127.0.0.1:{port}", SENDER)).deliver_one()
+    assert mailbox.recipients == ["second@example.com"]
+
+
 def test_a_letter_whose_worker_died_before_it_wrote_so_down_is_sent_again_as_the_same_letter(
     database_url: str, engine: sa.Engine, port: int
 ) -> None:
@@ -193,8 +210,8 @@ def test_a_password_goes_out_over_tls_only(database_url: str, engine: sa.Engine,
     mailer = SmtpMailer(f"smtp://hse:p%40ss@localhost:{port}", SENDER, tls_context=client_context)
     queue(database_url, "ana@example.com")
     mailbox = Mailbox()
-    with smtp_server(mailbox, port):
-        assert not postman(engine, mailer).deliver_one()
+    with smtp_server(mailbox, port, login=("hse", "p@ss")):
+        assert not postman(engine, mailer).deliver_one(), "this server would take the password in the clear"
     make_due(database_url)
     with smtp_server(mailbox, port, tls_context=server_context, login=("hse", "p@ss")):
         assert postman(engine, mailer).deliver_one()
