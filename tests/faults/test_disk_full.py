@@ -56,11 +56,12 @@ async def test_a_disk_filled_by_others_makes_devices_wait_until_there_is_space_a
     async with DatabaseProxy(database.url).listening() as proxy:
         core = new_core(data_dir=disk / "core", database_url=proxy.url)
         await core.started()
+        # Taken before the load starts: how much becomes free later must not depend on how fast the devices are.
+        (filler := disk / "filler").write_bytes(bytes(8 * MEBIBYTE))
         proxy.cut(Wire.REFUSED)
         proxy.cut_all()
         async with Load(core.port, fleet, recorder, FAT) as load:
             await load.progress(100)
-            filler = fill(disk)
             await until(lambda: num_busy(recorder) > 20, "devices are told BUSY", seconds=30)
             filler.unlink()
             await load.progress(500, seconds=30)
