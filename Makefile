@@ -106,6 +106,10 @@ matrix: $(VENV)/extension ## write the table of permissions anew; read its diff 
 snapshots: $(VENV)/installed ## write the interfaces' descriptions anew, to be reviewed as a diff
 	$(BIN)/python -m tests.api.snapshots
 
+.PHONY: proto
+proto: $(VENV)/installed ## generate the Python side of proto/devices.proto anew
+	$(BIN)/python -m tests.checks.stubs
+
 .PHONY: clean
 clean: ## remove the virtual environment and what was built; leaves data directories alone
 	rm -rf $(VENV) target hse/_ingest_core*.so

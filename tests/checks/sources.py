@@ -20,6 +20,11 @@ def tracked() -> tuple[Path, ...]:
     return tuple(path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file())
 
 
+def is_generated(path: Path) -> bool:
+    """Whether a generator wrote a Python file: its size and its words are the generator's."""
+    return path.parent.name == "ingest_stubs" and path.stem.startswith("devices_pb2")
+
+
 def files(suffix: str, *folders: str) -> list[Path]:
     """The files with that suffix below the given folders of the repository; of all when none is given."""
     roots = [ROOT / folder for folder in folders] or [ROOT]
