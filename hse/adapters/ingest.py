@@ -8,15 +8,19 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 from grpc import aio
 
 from hse.adapters.breaker import Breaker, Circuit
 from hse.adapters.ingest_stubs import devices_pb2 as pb
-from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamAsyncStub, DeviceStreamStub
+from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamStub
 from hse.adapters.nodes import Node
+
+if TYPE_CHECKING:
+    # It is there for type checkers only.
+    from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamAsyncStub
 
 T = TypeVar("T")
 
@@ -123,7 +127,7 @@ class IngestNodes:
             call.cancel()
 
     async def call(
-        self, node: Node, ask: Callable[[DeviceStreamAsyncStub], Callable[..., Awaitable[T]]], request: object
+        self, node: Node, ask: Callable[["DeviceStreamAsyncStub"], Callable[..., Awaitable[T]]], request: object
     ) -> T:
         """One answer to one request: `call(node, lambda stub: stub.GetDeviceStatus, request)`. Raises `NodeAway`, `NodeRefused`."""
         stub = await self._reach(node)
@@ -161,7 +165,7 @@ class IngestNodes:
         except TimeoutError as error:
             raise self._failed(node, "it takes a call and does not answer", is_in_doubt=True) from error
 
-    async def _reach(self, node: Node) -> DeviceStreamAsyncStub:
+    async def _reach(self, node: Node) -> "DeviceStreamAsyncStub":
         """A node that has a connection to us now. Raises `NodeAway`, surely not in doubt: nothing was sent."""
         if not self.breaker(node).admits():
             raise NodeAway(node, "it failed before, and is left alone for a while", is_in_doubt=False)
