@@ -26,6 +26,7 @@ from hse.api.paging import provide_page
 from hse.api.problems import EXCEPTION_HANDLERS
 from hse.api.requests import RequestLog
 from hse.api.rest import (
+    alarms,
     api_keys,
     audit,
     auth,
@@ -112,6 +113,7 @@ def rest_router() -> Router:
             onboarding.router,
             devices.router,
             imports.router,
+            alarms.router,
             api_keys.router,
             audit.router,
         ],

@@ -48,6 +48,7 @@ TAGS = {
     "authentication": "Sign in, go on, sign out.",
     "own account": "Your own password and second factor.",
     "devices": "The registry of devices, their gateways and their tokens.",
+    "alarms": "What devices raise and people must see.",
     "users": "People: what they are, and where they work.",
     "invitations": "How people come in.",
     "roles": "What people may do, as bundles of actions.",

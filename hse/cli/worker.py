@@ -16,6 +16,7 @@ from hse.adapters.postgres.maintenance import run_maintenance
 from hse.adapters.postgres.sessions import forget_old_sessions
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
+from hse.wiring.outbox import HANDLERS, EventDispatcher
 from hse.wiring.worker import compose_postman
 
 MAINTENANCE_SECONDS = 60
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker(ready_file: ReadyFile = None) -> None:
-    """Run the jobs until SIGTERM or Ctrl-C: letters every second; partitions made ahead, rollups, retention every minute."""
+    """Run the jobs until SIGTERM or Ctrl-C: letters every second; relevant events twice a second; partitions made ahead, rollups, retention every minute."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     settings = read_settings(os.environ)
@@ -51,14 +52,16 @@ def worker(ready_file: ReadyFile = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.shutdown(wait=False))
     stopping = threading.Event()
-    delivery = None
+    dispatcher = EventDispatcher(engine=engine, handlers=HANDLERS)
+    threads = [threading.Thread(target=dispatcher.dispatch_until, args=[stopping], name="events")]
     if postman is not None:
-        delivery = threading.Thread(target=postman.deliver_until, args=[stopping], name="mail")
-        delivery.start()
+        threads.append(threading.Thread(target=postman.deliver_until, args=[stopping], name="mail"))
+    for thread in threads:
+        thread.start()
     scheduler.start()
     stopping.set()
-    if delivery is not None:
-        delivery.join()
+    for thread in threads:
+        thread.join()
     engine.dispose()
 
 

@@ -248,6 +248,18 @@ class World:
                 uuid4().bytes,
             )
 
+    def new_alarm(self, tenant: Tenant, site: Site, alarm_type: str = "smoke") -> UUID:
+        """Add an alarm of a site's device that is on."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into device_alarms (organization_id, establishment_id, device_id, type, severity, state, raised_at,"
+                " last_reported_at) values (%s, %s, %s, %s, 'major', 'active', now(), now()) returning id",
+                tenant.id,
+                site.id,
+                uuid4(),
+                alarm_type,
+            )
+
     def new_audit_entry(self, tenant: Tenant, site: Site) -> str:
         """Add an entry about what happened at a site; returns the id of the thing that it happened to."""
         thing = uuid4()

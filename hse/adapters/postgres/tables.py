@@ -140,6 +140,20 @@ event_outbox = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     *_event_columns(),
     sa.Column("created_at", Timestamptz, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", Timestamptz),
+    sa.Column("last_error", sa.Text),
+)
+
+parked_events = sa.Table(
+    "parked_events",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True),
+    *_event_columns(),
+    sa.Column("created_at", Timestamptz, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("parked_at", Timestamptz, nullable=False),
 )
 
 dead_letters = sa.Table(
@@ -156,6 +170,28 @@ dead_letters = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_attempt_at", Timestamptz),
+    sa.Column("created_at", Timestamptz, nullable=False),
+    sa.Column("updated_at", Timestamptz, nullable=False),
+)
+
+device_alarms = sa.Table(
+    "device_alarms",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, nullable=False),
+    sa.Column("establishment_id", sa.Uuid),
+    sa.Column("device_id", sa.Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("message", sa.Text),
+    sa.Column("value", sa.Double),
+    sa.Column("unit", sa.Text),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("num_reports", sa.Integer, nullable=False),
+    sa.Column("raised_at", Timestamptz, nullable=False),
+    sa.Column("last_reported_at", Timestamptz, nullable=False),
+    sa.Column("cleared_at", Timestamptz),
     sa.Column("created_at", Timestamptz, nullable=False),
     sa.Column("updated_at", Timestamptz, nullable=False),
 )

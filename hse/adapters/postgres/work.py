@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
@@ -103,6 +104,11 @@ class PostgresWork:
     def devices(self) -> Devices:
         """The devices."""
         return Devices(self)
+
+    @property
+    def alarms(self) -> Alarms:
+        """The alarms of devices."""
+        return Alarms(self)
 
     @property
     def api_keys(self) -> ApiKeys:

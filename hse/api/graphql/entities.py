@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.devices import Devices
@@ -15,6 +16,7 @@ from hse.adapters.postgres.roles import Roles
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
+from hse.domain.alerts import queries as alerts
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
 from hse.domain.identity import api_keys, audit, invitations, roles, users
@@ -98,6 +100,21 @@ DEVICES = Entity(
         "device_type": str,
         "protocol": str,
         "is_enabled": bool,
+    },
+)
+ALARMS = Entity(
+    type_name="Alarm",
+    module="hse.api.graphql.alerts",
+    see="read_alarm",
+    rows=Alarms,
+    page=alerts.alarms,
+    filters={
+        "organization_id": UUID,
+        "establishment_id": UUID,
+        "device_id": UUID,
+        "type": str,
+        "severity": str,
+        "state": str,
     },
 )
 API_KEYS = Entity(

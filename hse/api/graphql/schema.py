@@ -16,6 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionContext
 
+from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.context import Context, provide_context
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
 from hse.api.graphql.errors import told
@@ -26,7 +27,7 @@ from hse.domain.errors import TooMany
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery, DevicesQuery, IdentityQuery):
+class Query(OrganizationsQuery, DevicesQuery, AlertsQuery, IdentityQuery):
     """What may be read."""
 
 

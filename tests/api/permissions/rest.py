@@ -100,6 +100,16 @@ def _audit_entries(place: Place) -> Call:
     return Call(params={"entity_id": place.world.new_audit_entry(place.tenant, place.site)})
 
 
+def _alarm(place: Place) -> Call:
+    return Call({"alarm_id": place.world.new_alarm(place.tenant, place.site)})
+
+
+def _alarms(place: Place) -> Call:
+    alarm_type = uuid4().hex
+    place.world.new_alarm(place.tenant, place.site, alarm_type)
+    return Call(params={"type": alarm_type})
+
+
 RECIPES: dict[str, Recipe] = {
     # Nobody there has a password, so none is right.
     "POST /api/v1/auth/login": _no_thing({"email": "nobody@example.com", "password": "wrong"}),
@@ -154,6 +164,8 @@ RECIPES: dict[str, Recipe] = {
     "POST /api/v1/devices/{device_id}/token": _device(),
     "DELETE /api/v1/devices/{device_id}/token": _device(),
     "POST /api/v1/imports/sites": _import,
+    "GET /api/v1/alarms": _alarms,
+    "GET /api/v1/alarms/{alarm_id}": _alarm,
     "GET /api/v1/api-keys": _no_thing(),
     "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
     "GET /api/v1/api-keys/{api_key_id}": _api_key,

@@ -1,0 +1,10 @@
+"""Retries of relevant events, alarms of devices, and signals for live streams."""
+
+from hse.adapters.postgres.migrate import execute_sql_file
+
+revision = "0010_relevant_events"
+down_revision = "0008_isolation"
+
+
+def upgrade() -> None:
+    execute_sql_file("0010_relevant_events.sql")
