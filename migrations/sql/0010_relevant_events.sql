@@ -71,3 +71,54 @@ insert into actions (name, resource, action, category, description, exclusive_to
 
 insert into permissions (role_id, action_name)
 select roles.id, 'read_alarm' from roles where roles.type = 'system';
+
+-- --- live streams ---
+
+-- Where devices stand, and nothing else of them: what a node tells of a device is shown to those only who reach its place. That is
+-- decided for each stream by the reach of its owner; the stream itself comes from no table, so no row-level security is in its way.
+create function hse_device_places(ids uuid[]) returns table (device_id uuid, organization_id uuid, establishment_id uuid)
+    language sql stable security definer set search_path = public, pg_temp as $$
+    select d.id, d.organization_id, d.establishment_id from devices d where d.id = any(ids)
+$$;
+revoke execute on function hse_device_places(uuid[]) from public;
+grant execute on function hse_device_places(uuid[]) to hse_api;
+
+-- Tells who may see less or more now: the user whose id a column holds, or `all`. Open streams ask again what they may show.
+create function notify_scope_changed() returns trigger language plpgsql as $$
+declare
+    changed record;
+begin
+    if tg_op = 'DELETE' then
+        changed := old;
+    else
+        changed := new;
+    end if;
+    perform pg_notify('hse_scopes', case when tg_nargs = 0 then 'all' else to_jsonb(changed) ->> tg_argv[0] end);
+    return null;
+end
+$$;
+
+create trigger users_notify_scope after update on users for each row
+    when ((old.role_id, old.partner_company_id, old.organization_id, old.has_all_establishments, old.is_active)
+          is distinct from (new.role_id, new.partner_company_id, new.organization_id, new.has_all_establishments, new.is_active))
+    execute function notify_scope_changed('id');
+create trigger users_notify_end after delete on users for each row execute function notify_scope_changed('id');
+create trigger user_establishments_notify_scope after insert or update or delete on user_establishments
+    for each row execute function notify_scope_changed('user_id');
+create trigger sessions_notify_end after update on sessions for each row
+    when (old.revoked_at is distinct from new.revoked_at or old.expires_at is distinct from new.expires_at)
+    execute function notify_scope_changed('user_id');
+create trigger api_keys_notify_scope after update on api_keys for each row
+    when ((old.revoked_at, old.expires_at, old.actions) is distinct from (new.revoked_at, new.expires_at, new.actions))
+    execute function notify_scope_changed('user_id');
+create trigger permissions_notify_scope after insert or update or delete on permissions
+    for each row execute function notify_scope_changed();
+create trigger roles_notify_scope after update on roles for each row
+    when (old.hierarchy is distinct from new.hierarchy) execute function notify_scope_changed();
+create trigger organizations_notify_new after insert on organizations for each row
+    when (new.partner_company_id is not null) execute function notify_scope_changed();
+create trigger organizations_notify_scope after update on organizations for each row
+    when ((old.partner_company_id, old.is_active) is distinct from (new.partner_company_id, new.is_active))
+    execute function notify_scope_changed();
+create trigger partner_companies_notify_scope after update on partner_companies for each row
+    when (old.is_active is distinct from new.is_active) execute function notify_scope_changed();
