@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker(ready_file: ReadyFile = None) -> None:
-    """Run the jobs until SIGTERM or Ctrl-C: letters every second; relevant events twice a second; partitions made ahead, rollups, retention every minute."""
+    """Run the jobs until SIGTERM or Ctrl-C: relevant events; letters; partitions made ahead, rollups, retention."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     settings = read_settings(os.environ)

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from hse.adapters.postgres.alarms import record_alarms
 from hse.adapters.postgres.event_outbox import (
-    BATCH_EVENTS_MAX,
     Handler,
     OutboxState,
     claim_events,
@@ -39,10 +38,6 @@ class OutboxCounts:
         self.events: Counter[tuple[str, str]] = Counter()
         self.state: OutboxState | None = None
 
-    def note(self, event_type: str, outcome: str, count: int = 1) -> None:
-        """Count events."""
-        self.events[event_type, outcome] += count
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDispatcher:
@@ -60,7 +55,7 @@ class EventDispatcher:
                 if num_polls % POLLS_PER_LOOK == 0:
                     self.look()
                 num_polls += 1
-                wait = 0.0 if self.dispatch_batch() == BATCH_EVENTS_MAX else POLL_SECONDS
+                wait = 0.0 if self.dispatch_batch() > 0 else POLL_SECONDS
             except sa.exc.DBAPIError as error:
                 logger.warning("relevant events wait for the database: %s", type(error).__name__)
                 wait = AWAY_SECONDS
@@ -71,7 +66,7 @@ class EventDispatcher:
 
     def dispatch_batch(self) -> int:
         """Hand out what is due, a batch at most; returns how many events it was. Raises SQLAlchemy's errors."""
-        done: list[tuple[str, str, int]] = []
+        done: Counter[tuple[str, str]] = Counter()
         with self.engine.begin() as connection:
             events = claim_events(connection, list(self.handlers))
             by_type: dict[str, list[RelevantEvent]] = {}
@@ -80,22 +75,20 @@ class EventDispatcher:
             handled: list[RelevantEvent] = []
             for event_type, its_events in by_type.items():
                 refused = self._handle(connection, self.handlers[event_type], its_events)
-                handled += [event for event in its_events if event.id not in refused]
-                done.append((event_type, "handled", len(its_events) - len(refused)))
                 for event in its_events:
-                    if event.id in refused:
-                        done.append((event_type, self._put_off(connection, event, refused[event.id]), 1))
+                    error = refused.get(event.id)
+                    outcome = "handled" if error is None else self._put_off(connection, event, error)
+                    done[event_type, outcome] += 1
+                handled += [event for event in its_events if event.id not in refused]
             if handled:
                 remove_events(connection, handled)
-        for event_type, outcome, count in done:
-            self.counts.note(event_type, outcome, count)
+        self.counts.events += done
         return len(events)
 
     def look(self) -> None:
         """Remove what nobody handles, and see how much waits."""
         with self.engine.begin() as connection:
-            if (num_dropped := drop_unknown(connection, list(self.handlers))) > 0:
-                self.counts.note("other", "unknown", num_dropped)
+            self.counts.events += Counter({("other", "unknown"): drop_unknown(connection, list(self.handlers))})
             self.counts.state = outbox_state(connection)
 
     def _handle(

@@ -120,9 +120,13 @@ async def test_it_is_read_over_graphql_with_its_device(api: Client, world: World
     site = site_of(world)
     report(world, site.device_id, alarm_type="smoke")
     handle(world)
-    asked = "{ alarms(state: \"active\") { edges { node { id type device { name } establishment { name } } } } }"
+    asked = '{ alarms(state: "active") { edges { node { id type device { name } establishment { name } } } } }'
     (alarm,) = nodes((await data(api, world.user, asked))["alarms"])
-    assert (alarm["type"], alarm["device"]["name"], alarm["establishment"]["name"]) == ("smoke", "Acme 1 meter", "Acme 1")
+    assert (alarm["type"], alarm["device"]["name"], alarm["establishment"]["name"]) == (
+        "smoke",
+        "Acme 1 meter",
+        "Acme 1",
+    )
     asked = "query($id: UUID!) { alarm(id: $id) { state device { alarms { totalCount } } } }"
     found = await data(api, world.user, asked, id=alarm["id"])
     assert found["alarm"] == {"state": "active", "device": {"alarms": {"totalCount": 1}}}

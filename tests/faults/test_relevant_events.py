@@ -1,4 +1,4 @@
-"""An hour's worth of alarms waits while worker and api are away; then the worker is killed again and again while it works them off."""
+"""An hour's worth of alarms waits while the control plane is away; then its worker is killed again and again amidst it."""
 
 import json
 import signal
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -29,17 +30,26 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 def fill(database: Database, devices: list[UUID]) -> None:
     """Put the backlog into the outbox, as the core's COPY does."""
     said = [json.dumps(one) for one in ({"alarm": "smoke"}, {"alarm": "smoke"}, {"alarm": "smoke", "state": "cleared"})]
-    with psycopg.connect(database.url) as connection, connection.cursor() as cursor:
-        with cursor.copy("copy event_outbox (time, device_id, event_type, metadata) from stdin") as copy:
-            for number in range(ALARMS_PER_DEVICE * REPORTS_PER_ALARM):
-                for device in devices:
-                    copy.write_row((START + timedelta(seconds=number), device, "alarm", said[number % REPORTS_PER_ALARM]))
+    with (
+        psycopg.connect(database.url) as connection,
+        connection.cursor() as cursor,
+        cursor.copy("copy event_outbox (time, device_id, event_type, metadata) from stdin") as copy,
+    ):
+        for number in range(ALARMS_PER_DEVICE * REPORTS_PER_ALARM):
+            time = START + timedelta(seconds=number)
+            for device in devices:
+                copy.write_row((time, device, "alarm", said[number % REPORTS_PER_ALARM]))
 
 
 def num_waiting(database: Database, devices: list[UUID]) -> int:
     """How many of these devices' events are in the outbox."""
     ((count,),) = database.execute("select count(*) from event_outbox where device_id = any(%s)", [devices])
     return int(str(count))
+
+
+def is_down_to(database: Database, devices: list[UUID], target: int) -> bool:
+    """Whether no more than this is left."""
+    return num_waiting(database, devices) <= target
 
 
 @contextmanager
@@ -67,13 +77,11 @@ async def test_a_backlog_is_handled_once_by_workers_that_are_killed_in_the_middl
     for _ in range(NUM_KILLS):
         with a_worker(database, tmp_path):
             target = left - NUM_EVENTS // (NUM_KILLS + 2)
-            await until_in_thread(
-                lambda target=target: num_waiting(database, devices) <= target, "the worker gets on", seconds=60
-            )
+            await until_in_thread(partial(is_down_to, database, devices, target), "the worker gets on", seconds=60)
         left = num_waiting(database, devices)
     # Two at once for the rest.
     with a_worker(database, tmp_path), a_worker(database, tmp_path):
-        await until_in_thread(lambda: num_waiting(database, devices) == 0, "nothing waits", seconds=120)
+        await until_in_thread(partial(is_down_to, database, devices, 0), "nothing waits", seconds=120)
     found = database.execute(
         "select device_id, count(*), count(*) filter (where state = 'cleared' and num_reports = 2) from device_alarms"
         " where device_id = any(%s) group by device_id",

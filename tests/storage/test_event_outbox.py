@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from hse.adapters.postgres.event_outbox import ATTEMPTS_MAX, BATCH_EVENTS_MAX, Handler, outbox_state
+from hse.adapters.postgres.event_outbox import ATTEMPTS_MAX, WINDOW_EVENTS_MAX, Handler, outbox_state
 from hse.domain.relevant import RelevantEvent
 from hse.wiring.outbox import EventDispatcher
 
@@ -63,19 +63,34 @@ def waiting(engine: sa.Engine) -> list[int]:
 def make_due(engine: sa.Engine) -> None:
     """What is put off is due now."""
     with engine.begin() as connection:
-        connection.execute(sa.text("update event_outbox set next_attempt_at = now() - interval '1 s' where attempts > 0"))
+        connection.execute(
+            sa.text("update event_outbox set next_attempt_at = now() - interval '1 s' where attempts > 0")
+        )
 
 
 def test_each_event_is_handled_in_the_order_of_storing_and_removed(engine: sa.Engine) -> None:
-    fill(engine, BATCH_EVENTS_MAX + 10)
+    count = WINDOW_EVENTS_MAX + 10
+    fill(engine, count, devices=[uuid4()])
     given = waiting(engine)
     worker = dispatcher(engine)
-    assert worker.dispatch_batch() == BATCH_EVENTS_MAX
+    assert worker.dispatch_batch() == WINDOW_EVENTS_MAX
     assert worker.dispatch_batch() == 10
     assert worker.dispatch_batch() == 0
     assert handled(engine) == given
     assert waiting(engine) == []
-    assert worker.counts.events == {("alarm", "handled"): BATCH_EVENTS_MAX + 10}
+    assert worker.counts.events == {("alarm", "handled"): count}
+
+
+def test_workers_share_a_backlog(engine: sa.Engine) -> None:
+    fill(engine, 400, devices=[uuid4() for _ in range(40)])
+    other, others = dispatcher(engine), []
+
+    def while_another_works(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
+        others.append(other.dispatch_batch())
+        write_down(connection, events)
+
+    assert dispatcher(engine, while_another_works).dispatch_batch() == 100
+    assert others == [100]
 
 
 def test_several_workers_handle_each_event_once_and_those_of_a_device_in_order(engine: sa.Engine) -> None:
@@ -104,18 +119,20 @@ def test_several_workers_handle_each_event_once_and_those_of_a_device_in_order(e
 
 
 def test_nobody_overtakes_a_worker_that_is_at_a_device(engine: sa.Engine) -> None:
-    """The second one finds the rest of that device's events free, and leaves them."""
+    """The second one finds newer events of that device free, and leaves them."""
     first, second = uuid4(), uuid4()
-    fill(engine, BATCH_EVENTS_MAX + 5, devices=[first])
-    fill(engine, 1, devices=[second])
-    other = dispatcher(engine)
+    fill(engine, 5, devices=[first])
+    other, others = dispatcher(engine), []
 
     def while_another_works(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
-        assert other.dispatch_batch() == 1
+        fill(engine, 3, devices=[first])
+        fill(engine, 1, devices=[second])
+        others.extend([other.dispatch_batch(), other.dispatch_batch()])
         write_down(connection, events)
 
-    assert dispatcher(engine, while_another_works).dispatch_batch() == BATCH_EVENTS_MAX
-    assert len(waiting(engine)) == 5
+    assert dispatcher(engine, while_another_works).dispatch_batch() == 5
+    assert others == [1, 0]
+    assert len(waiting(engine)) == 3
 
 
 def test_an_event_that_its_handler_refuses_leaves_nothing_and_holds_up_no_other(engine: sa.Engine) -> None:
@@ -162,7 +179,7 @@ def test_after_the_last_attempt_an_event_is_parked_with_its_reason(
 
 
 def test_an_error_of_the_database_at_one_event_is_that_event_s(engine: sa.Engine) -> None:
-    fill(engine, 3)
+    fill(engine, 3, devices=[uuid4()])
     given = waiting(engine)
 
     def divides(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
@@ -176,7 +193,7 @@ def test_an_error_of_the_database_at_one_event_is_that_event_s(engine: sa.Engine
 
 
 def test_a_connection_that_is_lost_counts_as_nobody_s_attempt(engine: sa.Engine) -> None:
-    fill(engine, 3)
+    fill(engine, 3, devices=[uuid4()])
     given = waiting(engine)
 
     def is_cut_off(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from hse.adapters.postgres.reach import SiteScope, one_of
 from hse.adapters.postgres.stores import TableStore
@@ -76,9 +76,7 @@ def notice_of(alarm: Alarm) -> str:
 def _places(connection: sa.Connection, device_ids: Iterable[UUID]) -> dict[UUID, Place]:
     found = sa.select(devices.c.id, devices.c.organization_id, devices.c.establishment_id)
     rows = connection.execute(found.where(one_of(devices.c.id, device_ids)))
-    return {
-        row.id: Place(organization_id=row.organization_id, establishment_id=row.establishment_id) for row in rows
-    }
+    return {row.id: Place(organization_id=row.organization_id, establishment_id=row.establishment_id) for row in rows}
 
 
 def _latest(connection: sa.Connection, device_ids: Iterable[UUID]) -> dict[tuple[UUID, str], Alarm]:
@@ -86,7 +84,7 @@ def _latest(connection: sa.Connection, device_ids: Iterable[UUID]) -> dict[tuple
     key = (device_alarms.c.device_id, device_alarms.c.type)
     statement = (
         sa.select(*COLUMNS)
-        .distinct(*key)
+        .ext(distinct_on(*key))
         .where(one_of(device_alarms.c.device_id, device_ids))
         .order_by(*key, device_alarms.c.raised_at.desc(), device_alarms.c.state == "cleared")
     )

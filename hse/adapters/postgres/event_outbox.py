@@ -19,9 +19,10 @@ from hse.domain.relevant import RelevantEvent
 # What is handed events of its type, in a transaction that also removes them. If it raises, each is handed to it alone.
 Handler = Callable[[sa.Connection, Sequence[RelevantEvent]], None]
 
-BATCH_EVENTS_MAX = 500
-# How far ahead a claim looks for devices that no other worker is at: several can work at once on one backlog.
-WINDOW_EVENTS_MAX = 4 * BATCH_EVENTS_MAX
+# How far ahead a claim looks for devices that no other worker is at, and how much of that it takes, as the devices' average has it:
+# several can work at once on one backlog.
+WINDOW_EVENTS_MAX = 2000
+WINDOW_SHARE = 4
 ATTEMPTS_MAX = 8
 # Doubled at each attempt: 2 s, 4 s, ... 2 min; four minutes in all.
 FIRST_WAIT = timedelta(seconds=2)
@@ -43,13 +44,15 @@ CLAIM = sa.text(
          order by id limit :window
     ), claimed as materialized (
         select oldest.device_id from event_outbox oldest
-         where oldest.id in (select min(ahead.id) from ahead group by ahead.device_id order by 1 limit :batch)
+         where oldest.id in (select min(ahead.id) from ahead group by ahead.device_id)
            and (oldest.next_attempt_at is null or oldest.next_attempt_at <= now())
+         order by oldest.id
+         limit (select ceil(count(distinct ahead.device_id) / cast(:share as numeric)) from ahead)
            for update skip locked
     )
     select o.id, o.time, o.device_id, o.event_type, o.value, o.unit, o.metadata, o.source, o.attempts
       from event_outbox o
-     where o.id in (select ahead.id from ahead join claimed using (device_id) order by 1 limit :batch)
+     where o.id in (select ahead.id from ahead join claimed using (device_id))
        and (o.next_attempt_at is null or o.next_attempt_at <= now())
      order by o.id
        for update of o skip locked
@@ -75,7 +78,7 @@ def claim_events(connection: sa.Connection, types: Sequence[str]) -> list[Releva
     """The oldest events of these types that are due and nobody else is at, locked until this transaction ends."""
     for setting in TRANSACTION_SETTINGS:
         connection.execute(sa.text(setting))
-    given = {"types": list(types), "window": WINDOW_EVENTS_MAX, "batch": BATCH_EVENTS_MAX}
+    given = {"types": list(types), "window": WINDOW_EVENTS_MAX, "share": WINDOW_SHARE}
     return [
         RelevantEvent(
             id=row.id,
@@ -104,7 +107,11 @@ def put_off(connection: sa.Connection, event: RelevantEvent, reason: str) -> boo
     row = event_outbox.c.id == event.id
     if not is_parked:
         wait = FIRST_WAIT * 2**event.attempts
-        changes = {"attempts": attempts, "next_attempt_at": sa.func.now() + wait, "last_error": reason[:REASON_CHARS_MAX]}
+        changes = {
+            "attempts": attempts,
+            "next_attempt_at": sa.func.now() + wait,
+            "last_error": reason[:REASON_CHARS_MAX],
+        }
         connection.execute(sa.update(event_outbox).where(row).values(changes))
         return False
     names = ["id", "time", "device_id", "event_type", "value", "unit", "metadata", "source", "created_at"]
@@ -128,6 +135,4 @@ def drop_unknown(connection: sa.Connection, types: Sequence[str]) -> int:
 def outbox_state(connection: sa.Connection) -> OutboxState:
     """What waits."""
     row = connection.execute(STATE).one()
-    return OutboxState(
-        num_waiting=row.waiting, oldest_seconds=float(row.oldest_seconds or 0.0), num_parked=row.parked
-    )
+    return OutboxState(num_waiting=row.waiting, oldest_seconds=float(row.oldest_seconds or 0.0), num_parked=row.parked)

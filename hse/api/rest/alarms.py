@@ -1,17 +1,20 @@
 """Alarms of devices."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Router, get
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery, SkipValidation
+from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
 
 from hse.api.acting import Acts
 from hse.api.paging import Paged, filtered
 from hse.domain.alerts import queries
 from hse.domain.alerts.model import Alarm
 from hse.domain.paging import Page
+
+# `state` is the framework's own word.
+AlarmState = Annotated[str | None, QueryParameter(name="state", description="active, acknowledged or cleared.")]
 
 
 async def provide_filters(
@@ -20,7 +23,7 @@ async def provide_filters(
     device_id: FromQuery[UUID | None] = None,
     type: FromQuery[str | None] = None,  # noqa: A002 (the parameter's name)
     severity: FromQuery[str | None] = None,
-    state: FromQuery[str | None] = None,
+    alarm_state: AlarmState = None,
 ) -> dict[str, Any]:
     """Which alarms a list is to show."""
     return {
@@ -29,7 +32,7 @@ async def provide_filters(
         "device_id": device_id,
         "type": type,
         "severity": severity,
-        "state": state,
+        "state": alarm_state,
     }
 
 

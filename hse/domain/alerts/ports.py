@@ -21,5 +21,3 @@ class AlertsWork(Work, Protocol):
     @property
     def alarms(self) -> AlarmStore:
         """The alarms of devices."""
-
-
