@@ -150,6 +150,15 @@ async def test_a_key_is_revoked_by_its_owner_and_by_who_looks_after_him(api: Cli
     assert len(revoked) == 4
 
 
+async def test_an_admin_of_some_establishments_sees_the_keys_of_others_and_ends_none(api: Client, world: World) -> None:
+    for owner in (world.chief, world.other_site_admin):
+        path = f"{KEYS}/{world.new_api_key(owner)}"
+        refused = await api.delete(path, headers=world.admin.headers)
+        problem_of(refused, 403, "users.beyond-your-establishments")
+        kept = await api.get(path, headers=world.admin.headers)
+        assert kept.json()["revoked_at"] is None
+
+
 async def test_the_keys_of_others_are_for_those_who_look_after_them(api: Client, world: World) -> None:
     await issue(api, world.admin, "read_area")
     path = f"/api/v1/users/{world.admin.id}/api-keys"

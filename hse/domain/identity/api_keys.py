@@ -10,10 +10,13 @@ from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind, Forbidden, Invalid, NotFound
+from hse.domain.identity.ports import IdentityWork
+from hse.domain.identity.users import person_within_act
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import EVERYWHERE, NOT_FOR_KEYS, Reach
-from hse.domain.work import Work
 
+# What lets somebody look after the keys of others.
+ACTION = "manage_user_sessions"
 LIVE_KEYS_MAX = 50
 REQUESTS_PER_MINUTE = 600
 
@@ -86,8 +89,8 @@ class ApiKeyStore(Protocol):
         """End a key."""
 
 
-class ApiKeysWork(Work, Protocol):
-    """A transaction with the keys."""
+class ApiKeysWork(IdentityWork, Protocol):
+    """A transaction with the keys, and the people that they belong to."""
 
     @property
     def api_keys(self) -> ApiKeyStore:
@@ -136,9 +139,9 @@ async def api_keys_of(work: ApiKeysWork, user_id: UUID, query: PageQuery) -> Pag
         return await own_api_keys(work, query)
     if not await work.api_keys.has_owner(user_id, actor.reach("read_user")):
         raise NotFound("user", user_id)
-    manages = actor.reach("manage_user_sessions")
+    manages = actor.reach(ACTION)
     if not await work.api_keys.has_owner(user_id, manages):
-        raise Forbidden("manage_user_sessions")
+        raise Forbidden(ACTION)
     return await work.api_keys.page(manages, _of(query, user_id))
 
 
@@ -149,15 +152,21 @@ async def api_key(work: ApiKeysWork, api_key_id: UUID) -> ApiKey:
     found = await work.api_keys.find(api_key_id, EVERYWHERE)
     if found is not None and found.user_id == actor.user_id:
         return found
-    found = await work.api_keys.find(api_key_id, actor.reach("manage_user_sessions"))
-    if found is None:
+    found = await work.api_keys.find(api_key_id, actor.reach(ACTION))
+    # Whom one may not see has no keys, as far as one is told.
+    if found is None or not await work.api_keys.has_owner(found.user_id, actor.reach("read_user")):
         raise NotFound("api_key", api_key_id)
     return found
 
 
 async def revoke_api_key(work: ApiKeysWork, api_key_id: UUID) -> None:
-    """End a key, from its next request on; once more is no mistake. Raises `NotFound`, `NotForKeys`."""
+    """End a key, from its next request on; once more is no mistake.
+
+    Raises `NotFound`, `NotForKeys`, `AboveYou`, `BeyondYourEstablishments`.
+    """
     found = await api_key(work, api_key_id)
+    if found.user_id != work.actor.user_id:
+        await person_within_act(work, found.user_id, act=ACTION)
     if found.revoked_at is None:
         await work.api_keys.revoke(found, work.now)
 
