@@ -5,6 +5,7 @@ with an area and a device; and people of every level.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -164,16 +165,16 @@ class World:
         name: str,
         actions: list[str],
         *,
+        partner_company_id: UUID | None = None,
         organization_id: UUID | None = None,
         establishment_id: UUID | None = None,
-        hierarchy: int = 5,
     ) -> UUID:
         """Add a custom role."""
         role = self._insert(
-            "insert into roles (name, type, hierarchy, organization_id, establishment_id)"
-            " values (%s, 'custom', %s, %s, %s) returning id",
+            "insert into roles (name, type, hierarchy, partner_company_id, organization_id, establishment_id)"
+            " values (%s, 'custom', 5, %s, %s, %s) returning id",
             name,
-            hierarchy,
+            partner_company_id,
             organization_id,
             establishment_id,
         )
@@ -208,6 +209,14 @@ class World:
             self._connection.execute(
                 "insert into user_establishments (user_id, establishment_id) values (%s, %s)", [user_id, site.id]
             )
+        return self._signed_in(user_id, email)
+
+    def sign_in(self, user_id: UUID, email: str) -> Person:
+        """Begin a session of somebody who is there, while a test runs."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._signed_in(user_id, email)
+
+    def _signed_in(self, user_id: UUID, email: str) -> Person:
         now = datetime.now(UTC)
         session_id = self._insert(
             "insert into sessions (id, user_id, expires_at) values (%s, %s, %s) returning id",
@@ -235,41 +244,92 @@ class World:
                 uuid4().hex,
             )
 
-    def new_invitation(self, tenant: Tenant, site: Site, *, email: str | None = None) -> UUID:
+    def new_invitation(self, tenant: Tenant, site: Site) -> UUID:
         """Add an invitation to a site that nobody has the token of."""
+        return self._new_invitation(self.user_role, organization_id=tenant.id, establishment_ids=[site.id])
+
+    def new_invitation_to_company(self, partner_company_id: UUID, role_id: UUID) -> UUID:
+        """Add an invitation to a partner company that nobody has the token of."""
+        return self._new_invitation(role_id, partner_company_id=partner_company_id)
+
+    def _new_invitation(
+        self,
+        role_id: UUID,
+        *,
+        partner_company_id: UUID | None = None,
+        organization_id: UUID | None = None,
+        establishment_ids: Sequence[UUID] = (),
+    ) -> UUID:
         with psycopg.connect(self.database_url) as self._connection:
             return self._insert(
-                "insert into invitations (email, first_name, last_name, role_id, organization_id, establishment_ids, token_hash,"
-                " expires_at) select %s, 'Nora', 'Paz', id, %s, array[%s], sha256(%s), now() + interval '7 days'"
-                " from roles where type = 'system' and name = 'user' returning id",
-                email or f"{uuid4().hex}@example.org",
-                tenant.id,
-                site.id,
+                "insert into invitations (email, first_name, last_name, role_id, partner_company_id, organization_id,"
+                " establishment_ids, token_hash, expires_at)"
+                " values (%s, 'Nora', 'Paz', %s, %s, %s, %s::uuid[], sha256(%s), now() + interval '7 days') returning id",
+                f"{uuid4().hex}@example.org",
+                role_id,
+                partner_company_id,
+                organization_id,
+                [*establishment_ids],
                 uuid4().bytes,
             )
 
-    def new_alarm(self, tenant: Tenant, site: Site, alarm_type: str = "smoke") -> UUID:
+    def new_alarm(self, tenant: Tenant, site: Site) -> UUID:
         """Add an alarm of a site's device that is on."""
         with psycopg.connect(self.database_url) as self._connection:
             return self._insert(
                 "insert into device_alarms (organization_id, establishment_id, device_id, type, severity, state, raised_at,"
-                " last_reported_at) values (%s, %s, %s, %s, 'major', 'active', now(), now()) returning id",
+                " last_reported_at) values (%s, %s, %s, 'smoke', 'major', 'active', now(), now()) returning id",
                 tenant.id,
                 site.id,
-                uuid4(),
-                alarm_type,
+                site.device_id,
             )
 
-    def new_audit_entry(self, tenant: Tenant, site: Site) -> str:
-        """Add an entry about what happened at a site; returns the id of the thing that it happened to."""
+    def new_audit_entry(self, tenant: Tenant, site: Site, *, actor: Person, partner_company_id: UUID | None) -> str:
+        """Add an entry about what somebody did at a site; returns the id of the thing that he did it to."""
         thing = uuid4()
-        with psycopg.connect(self.database_url) as self._connection:
-            self._connection.execute(
-                "insert into audit_entries (actor_kind, action, entity_type, entity_id, organization_id, establishment_id)"
-                " values ('operator', 'area.update', 'area', %s, %s, %s)",
-                [str(thing), tenant.id, site.id],
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "insert into audit_entries (actor_kind, actor_id, action, entity_type, entity_id, partner_company_id,"
+                " organization_id, establishment_id) values ('user', %s, 'area.update', 'area', %s, %s, %s, %s)",
+                [actor.id, str(thing), partner_company_id, tenant.id, site.id],
             )
         return str(thing)
+
+    def add_part(self, tenant: Tenant, site: Site) -> UUID:
+        """Add an area in the area of a site."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into areas (organization_id, establishment_id, parent_area_id, name, type)"
+                " values (%s, %s, %s, 'Part', 'office') returning id",
+                tenant.id,
+                site.id,
+                site.area_id,
+            )
+
+    def add_child(self, tenant: Tenant, site: Site, area_id: UUID) -> UUID:
+        """Add a device in this area, for which the site's device speaks."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into devices (organization_id, establishment_id, area_id, gateway_id, name)"
+                " values (%s, %s, %s, %s, 'child') returning id",
+                tenant.id,
+                site.id,
+                area_id,
+                site.device_id,
+            )
+
+    def add_role_now(self, name: str, actions: list[str], **bound_to: UUID) -> UUID:
+        """Add a custom role while a test runs."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self.add_role(name, actions, **bound_to)
+
+    def give_role_at(self, person: Person, site: Site, role_id: UUID) -> None:
+        """Give somebody another role at a site where he works."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "update user_establishments set role_id = %s where user_id = %s and establishment_id = %s",
+                [role_id, person.id, site.id],
+            )
 
     def add_tenant_now(self, name: str) -> Tenant:
         """Add an organisation without a partner company and without sites while a test runs."""

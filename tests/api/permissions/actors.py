@@ -1,4 +1,4 @@
-"""Who is tried at every operation, and where the thing stands that the operation is about."""
+"""Who is tried at every operation, and where the things stand that the operations are about."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,31 @@ ACTORS: dict[str, Callable[[World], Person | None]] = {
 PLACES = ("own", "unassigned", "foreign", "direct")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the thing stands that an operation is about."""
+    """An establishment with one thing of every kind that an operation may be about."""
 
     name: str
     world: World
     tenant: Tenant
     site: Site
+    # Within the site's area.
+    part_id: UUID
+    # In that part; the site's device speaks for it.
+    child_id: UUID
+    # Somebody who works there and nowhere else, other than those who try, with `site_role_id` in place of his own role.
+    worker: Person
+    # Bound to the establishment, to the organisation, and to the partner company.
+    site_role_id: UUID
+    organization_role_id: UUID
+    company_role_id: UUID
+    api_key_id: UUID
+    invitation_id: UUID
+    company_invitation_id: UUID
+    # Of the site's device.
+    alarm_id: UUID
+    # The thing that the one entry of the audit log is about.
+    audited_id: str
 
     @property
     def is_foreign(self) -> bool:
@@ -41,25 +58,54 @@ class Place:
         return self.world.other_partner_company if self.is_foreign else self.world.partner_company
 
     @property
-    def worker(self) -> Person:
-        """Somebody who works there, other than those who try; nobody does at `direct`, so it is another tenant's chief."""
-        return {"own": self.world.second_user, "unassigned": self.world.other_site_admin}.get(
-            self.name, self.world.other_chief
-        )
+    def looked_after_by(self) -> UUID | None:
+        """The partner company that looks after it."""
+        return None if self.name == "direct" else self.partner_company_id
+
+    @property
+    def partner(self) -> Person:
+        """Somebody of that partner company."""
+        return self.world.other_partner if self.is_foreign else self.world.partner
 
     @property
     def role_id(self) -> UUID:
-        """A custom role that is bound to it: to the organisation, for `unassigned` to the establishment."""
-        world = self.world
-        return {
-            "own": world.custom_role,
-            "unassigned": world.second_site_role,
-            "foreign": world.foreign_role,
-            "direct": world.direct_role,
-        }[self.name]
+        """A custom role that is bound to it: to the organisation, for `unassigned` to the establishment. Nobody's, but of `own`."""
+        return self.world.second_site_role if self.name == "unassigned" else self.organization_role_id
 
 
-def place(world: World, name: str) -> Place:
-    """One of `PLACES`."""
+def places(world: World) -> list[Place]:
+    """Put at every one of `PLACES` what the operations are about."""
+    return [_furnished(world, name) for name in PLACES]
+
+
+def _furnished(world: World, name: str) -> Place:
     tenant = {"foreign": world.other_tenant, "direct": world.direct_tenant}.get(name, world.tenant)
-    return Place(name, world, tenant, tenant.sites[1 if name == "unassigned" else 0])
+    site = tenant.sites[1 if name == "unassigned" else 0]
+    is_foreign = tenant is not world.tenant
+    company = world.other_partner_company if is_foreign else world.partner_company
+    worker = world.add_person_now(f"worker-{name}@example.com", "user", organization_id=tenant.id, sites=[site])
+    site_role_id = world.add_role_now(
+        f"keeper of {site.name}", ["read_device"], organization_id=tenant.id, establishment_id=site.id
+    )
+    world.give_role_at(worker, site, site_role_id)
+    part_id = world.add_part(tenant, site)
+    company_role_id = world.add_role_now(f"clerk of {name}", ["read_device"], partner_company_id=company)
+    return Place(
+        name=name,
+        world=world,
+        tenant=tenant,
+        site=site,
+        part_id=part_id,
+        child_id=world.add_child(tenant, site, part_id),
+        worker=worker,
+        site_role_id=site_role_id,
+        organization_role_id={"foreign": world.foreign_role, "direct": world.direct_role}.get(name, world.custom_role),
+        company_role_id=company_role_id,
+        api_key_id=world.new_api_key(worker),
+        invitation_id=world.new_invitation(tenant, site),
+        company_invitation_id=world.new_invitation_to_company(company, company_role_id),
+        alarm_id=world.new_alarm(tenant, site),
+        audited_id=world.new_audit_entry(
+            tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
+        ),
+    )

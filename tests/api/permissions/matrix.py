@@ -1,9 +1,21 @@
-"""The reviewed table of what everybody may do: `rest.csv` and `graphql.csv` beside this file.
+"""The reviewed tables of what everybody may do: `rest.csv` and `graphql.csv` beside this file.
 
 A cell is the status that the caller gets for one valid request: 2xx done, 401 sign in, 403 you may see it and not do this, or you
 lack the action altogether, 404 there is no such thing for you, 409 it may be done, and a rule of the business is in the way (the
-thing is in use). For lists, the number of items within the place stands behind the status. `make matrix` writes the tables anew;
-what a diff of them shows is what a review is about.
+thing is in use). For lists, the number of items within the place stands behind the status.
+
+GraphQL's refusals stand in the table as the statuses of their kinds. What a thing leads to is `null`, or a list of none, when the
+caller may see the thing and not what it leads to; it is `hidden` when he is not shown the thing in the list that it stands in.
+
+What may surprise, and is meant:
+- To act on a thing answers 404 to who lacks the action that would show it, too: it is not there for him (`custom` and areas).
+- Whoever is admin of some establishments sees the organisation, its people, invitations and keys, and acts on those that lie
+  within his establishments (`unassigned`: 200 to read, 403 to act).
+- Sites are made and people assigned by admins, not by partners: those actions are exclusive to the level (source plan 6.1.2).
+- Whoever sees roles sees the system roles, and of their holders only those whom he sees anyway (`Role.users`).
+- An import answers 422 with a report, row by row, where a single request would answer 403 or 404.
+
+`make matrix` writes the tables anew; what a diff of them shows is what a review is about.
 """
 
 import csv

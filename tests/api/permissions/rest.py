@@ -7,7 +7,6 @@ into the path, the query and the body.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from tests.api.permissions.actors import Place
 
@@ -61,13 +60,7 @@ def _import(place: Place) -> Call:
 
 
 def _invitation(place: Place) -> Call:
-    return Call({"invitation_id": place.world.new_invitation(place.tenant, place.site)})
-
-
-def _invitations(place: Place) -> Call:
-    email = f"{uuid4().hex}@example.org"
-    place.world.new_invitation(place.tenant, place.site, email=email)
-    return Call(params={"q": email})
+    return Call({"invitation_id": place.invitation_id})
 
 
 def _new_invitation(place: Place) -> Call:
@@ -87,27 +80,7 @@ def _no_thing(body: Any = None) -> Recipe:
 
 
 def _api_key(place: Place) -> Call:
-    return Call({"api_key_id": place.world.new_api_key(place.worker)})
-
-
-def _api_keys_of_user(place: Place) -> Call:
-    name = uuid4().hex
-    place.world.new_api_key(place.worker, name)
-    return Call({"user_id": place.worker.id}, params={"q": name})
-
-
-def _audit_entries(place: Place) -> Call:
-    return Call(params={"entity_id": place.world.new_audit_entry(place.tenant, place.site)})
-
-
-def _alarm(place: Place) -> Call:
-    return Call({"alarm_id": place.world.new_alarm(place.tenant, place.site)})
-
-
-def _alarms(place: Place) -> Call:
-    alarm_type = uuid4().hex
-    place.world.new_alarm(place.tenant, place.site, alarm_type)
-    return Call(params={"type": alarm_type})
+    return Call({"api_key_id": place.api_key_id})
 
 
 RECIPES: dict[str, Recipe] = {
@@ -160,18 +133,18 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/devices/{device_id}": _device(),
     "GET /api/v1/devices/{device_id}/children": _device(),
     "PATCH /api/v1/devices/{device_id}": _device({"is_enabled": False}),
-    "DELETE /api/v1/devices/{device_id}": _device(),
+    "DELETE /api/v1/devices/{device_id}": lambda place: Call({"device_id": place.child_id}),
     "POST /api/v1/devices/{device_id}/token": _device(),
     "DELETE /api/v1/devices/{device_id}/token": _device(),
     "POST /api/v1/imports/sites": _import,
-    "GET /api/v1/alarms": _alarms,
-    "GET /api/v1/alarms/{alarm_id}": _alarm,
+    "GET /api/v1/alarms": lambda place: Call(params={"device_id": place.site.device_id}),
+    "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),
     "GET /api/v1/api-keys": _no_thing(),
     "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
     "GET /api/v1/api-keys/{api_key_id}": _api_key,
     "DELETE /api/v1/api-keys/{api_key_id}": _api_key,
-    "GET /api/v1/users/{user_id}/api-keys": _api_keys_of_user,
-    "GET /api/v1/audit-entries": _audit_entries,
+    "GET /api/v1/users/{user_id}/api-keys": _user(),
+    "GET /api/v1/audit-entries": lambda place: Call(params={"entity_id": place.audited_id}),
     "GET /api/v1/actions": _no_thing(),
     "GET /api/v1/roles": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
     "POST /api/v1/roles": lambda place: Call(
@@ -184,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/users/{user_id}": _user(),
     "PATCH /api/v1/users/{user_id}": _user({"is_active": False}),
     "DELETE /api/v1/users/{user_id}": _user(),
-    "GET /api/v1/invitations": _invitations,
+    "GET /api/v1/invitations": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
     "POST /api/v1/invitations": _new_invitation,
     "GET /api/v1/invitations/{invitation_id}": _invitation,
     "POST /api/v1/invitations/{invitation_id}/resend": _invitation,
@@ -196,7 +169,7 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/onboarding": _no_thing(),
     "POST /api/v1/onboarding/complete": _no_thing(),
     "PUT /api/v1/users/{user_id}/role": lambda place: Call(
-        {"user_id": place.worker.id}, body={"role_id": str(place.world.custom_role)}
+        {"user_id": place.worker.id}, body={"role_id": str(place.organization_role_id)}
     ),
     "GET /api/v1/users/{user_id}/establishments": _user(),
     "PUT /api/v1/users/{user_id}/establishments": lambda place: Call(

@@ -1,0 +1,272 @@
+"""One valid operation for every GraphQL field that leads to a thing or does something.
+
+A field of the query or of a mutation means what one operation of REST means, and is given what the recipe of that one gives. What
+is shown inside another thing is got at through that thing, and must be what REST answers to who asks for it by itself.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import GraphQLObjectType, get_named_type
+from strawberry.utils.str_converters import to_camel_case
+
+from hse.api.graphql.schema import schema
+from tests.api.permissions.actors import Place
+from tests.api.permissions.rest import RECIPES, Call, Recipe
+
+SCHEMA = schema._schema
+# What may be asked beside the fields that the schema lists; REST's document is open to everybody.
+INTROSPECTION = {
+    "Query.__schema": "{ __schema { queryType { name } } }",
+    "Query.__type": '{ __type(name: "User") { name } }',
+}
+# Parts of a list, not things.
+PARTS_OF_LISTS = ("Connection", "Edge", "PageInfo")
+
+# What each field of the query and each mutation is over REST.
+TWINS: dict[str, str] = {
+    "Query.actions": "GET /api/v1/actions",
+    "Query.alarm": "GET /api/v1/alarms/{alarm_id}",
+    "Query.alarms": "GET /api/v1/alarms",
+    "Query.apiKey": "GET /api/v1/api-keys/{api_key_id}",
+    "Query.apiKeys": "GET /api/v1/api-keys",
+    "Query.area": "GET /api/v1/areas/{area_id}",
+    "Query.areas": "GET /api/v1/areas",
+    "Query.auditEntries": "GET /api/v1/audit-entries",
+    "Query.device": "GET /api/v1/devices/{device_id}",
+    "Query.devices": "GET /api/v1/devices",
+    "Query.establishment": "GET /api/v1/establishments/{establishment_id}",
+    "Query.establishments": "GET /api/v1/establishments",
+    "Query.invitation": "GET /api/v1/invitations/{invitation_id}",
+    "Query.invitations": "GET /api/v1/invitations",
+    "Query.organization": "GET /api/v1/organizations/{organization_id}",
+    "Query.organizations": "GET /api/v1/organizations",
+    "Query.partnerAnalytics": "GET /api/v1/partner-companies/{partner_company_id}/analytics",
+    "Query.partnerCompanies": "GET /api/v1/partner-companies",
+    "Query.partnerCompany": "GET /api/v1/partner-companies/{partner_company_id}",
+    "Query.role": "GET /api/v1/roles/{role_id}",
+    "Query.roles": "GET /api/v1/roles",
+    "Query.user": "GET /api/v1/users/{user_id}",
+    "Query.userEstablishments": "GET /api/v1/users/{user_id}/establishments",
+    "Query.users": "GET /api/v1/users",
+    "Mutation.assignEstablishments": "PUT /api/v1/users/{user_id}/establishments",
+    "Mutation.assignRole": "PUT /api/v1/users/{user_id}/role",
+    "Mutation.changeArea": "PATCH /api/v1/areas/{area_id}",
+    "Mutation.changeDevice": "PATCH /api/v1/devices/{device_id}",
+    "Mutation.changeEstablishment": "PATCH /api/v1/establishments/{establishment_id}",
+    "Mutation.changeOrganization": "PATCH /api/v1/organizations/{organization_id}",
+    "Mutation.changePartnerCompany": "PATCH /api/v1/partner-companies/{partner_company_id}",
+    "Mutation.changeRole": "PATCH /api/v1/roles/{role_id}",
+    "Mutation.changeUser": "PATCH /api/v1/users/{user_id}",
+    "Mutation.createApiKey": "POST /api/v1/api-keys",
+    "Mutation.createArea": "POST /api/v1/areas",
+    "Mutation.createDevice": "POST /api/v1/devices",
+    "Mutation.createEstablishment": "POST /api/v1/establishments",
+    "Mutation.createInvitation": "POST /api/v1/invitations",
+    "Mutation.createOrganization": "POST /api/v1/organizations",
+    "Mutation.createPartnerCompany": "POST /api/v1/partner-companies",
+    "Mutation.createRole": "POST /api/v1/roles",
+    "Mutation.deleteArea": "DELETE /api/v1/areas/{area_id}",
+    "Mutation.deleteDevice": "DELETE /api/v1/devices/{device_id}",
+    "Mutation.deleteEstablishment": "DELETE /api/v1/establishments/{establishment_id}",
+    "Mutation.deleteOrganization": "DELETE /api/v1/organizations/{organization_id}",
+    "Mutation.deletePartnerCompany": "DELETE /api/v1/partner-companies/{partner_company_id}",
+    "Mutation.deleteRole": "DELETE /api/v1/roles/{role_id}",
+    "Mutation.deleteUser": "DELETE /api/v1/users/{user_id}",
+    "Mutation.issueDeviceToken": "POST /api/v1/devices/{device_id}/token",
+    "Mutation.resendInvitation": "POST /api/v1/invitations/{invitation_id}/resend",
+    "Mutation.revokeApiKey": "DELETE /api/v1/api-keys/{api_key_id}",
+    "Mutation.revokeDeviceToken": "DELETE /api/v1/devices/{device_id}/token",
+    "Mutation.revokeInvitation": "POST /api/v1/invitations/{invitation_id}/revoke",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one gets at a thing: by which field, and what that one is given."""
+
+    field: str
+    given: Recipe
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A field of a thing. `alone` is what asks REST for the same by itself; None where nothing is there."""
+
+    parent: Way
+    twin: str
+    alone: Callable[[Place], Call | None]
+
+
+def _by_id(field: str, id_of: Callable[[Place], Any]) -> Way:
+    return Way(field, lambda place: Call({"id": id_of(place)}))
+
+
+COMPANY = _by_id("Query.partnerCompany", lambda place: place.partner_company_id)
+ORGANIZATION = _by_id("Query.organization", lambda place: place.tenant.id)
+ESTABLISHMENT = _by_id("Query.establishment", lambda place: place.site.id)
+AREA = _by_id("Query.area", lambda place: place.site.area_id)
+PART = _by_id("Query.area", lambda place: place.part_id)
+GATEWAY = _by_id("Query.device", lambda place: place.site.device_id)
+CHILD = _by_id("Query.device", lambda place: place.child_id)
+WORKER = _by_id("Query.user", lambda place: place.worker.id)
+PARTNER = _by_id("Query.user", lambda place: place.partner.id)
+ASSIGNMENTS = _by_id("Query.userEstablishments", lambda place: place.worker.id)
+SITE_ROLE = _by_id("Query.role", lambda place: place.site_role_id)
+COMPANY_ROLE = _by_id("Query.role", lambda place: place.company_role_id)
+USER_ROLE = _by_id("Query.role", lambda place: place.world.user_role)
+INVITATION = _by_id("Query.invitation", lambda place: place.invitation_id)
+COMPANY_INVITATION = _by_id("Query.invitation", lambda place: place.company_invitation_id)
+ALARM = _by_id("Query.alarm", lambda place: place.alarm_id)
+API_KEY = _by_id("Query.apiKey", lambda place: place.api_key_id)
+ENTRY = Way("Query.auditEntries", lambda place: Call(params={"entity_id": place.audited_id}))
+
+
+def _one(parent: Way, kind: str, id_of: Callable[[Place], Any]) -> Nested:
+    """A field that leads to a thing of this kind with this id."""
+    name = {"partner-companies": "partner_company"}.get(kind, kind.removesuffix("s")) + "_id"
+    twin = f"GET /api/v1/{kind}/{{{name}}}"
+    return Nested(parent, twin, lambda place: None if (found := id_of(place)) is None else Call({name: found}))
+
+
+def _those(parent: Way, kind: str, column: str, id_of: Callable[[Place], Any]) -> Nested:
+    """A field that lists the things of this kind whose column holds this id."""
+    return Nested(parent, f"GET /api/v1/{kind}", lambda place: Call(params={column: str(id_of(place))}))
+
+
+def _company(parent: Way) -> Nested:
+    return _one(parent, "partner-companies", lambda place: place.partner_company_id)
+
+
+def _organization(parent: Way) -> Nested:
+    return _one(parent, "organizations", lambda place: place.tenant.id)
+
+
+def _establishment(parent: Way) -> Nested:
+    return _one(parent, "establishments", lambda place: place.site.id)
+
+
+def _worker(parent: Way) -> Nested:
+    return _one(parent, "users", lambda place: place.worker.id)
+
+
+NESTED: dict[str, Nested] = {
+    "PartnerCompany.organizations": _those(
+        COMPANY, "organizations", "partner_company_id", lambda place: place.partner_company_id
+    ),
+    "PartnerCompany.users": _those(COMPANY, "users", "partner_company_id", lambda place: place.partner_company_id),
+    "Organization.partnerCompany": _one(ORGANIZATION, "partner-companies", lambda place: place.looked_after_by),
+    "Organization.establishments": _those(
+        ORGANIZATION, "establishments", "organization_id", lambda place: place.tenant.id
+    ),
+    "Organization.devices": _those(ORGANIZATION, "devices", "organization_id", lambda place: place.tenant.id),
+    "Organization.users": _those(ORGANIZATION, "users", "organization_id", lambda place: place.tenant.id),
+    "Establishment.organization": _organization(ESTABLISHMENT),
+    "Establishment.areas": _those(ESTABLISHMENT, "areas", "establishment_id", lambda place: place.site.id),
+    "Establishment.devices": _those(ESTABLISHMENT, "devices", "establishment_id", lambda place: place.site.id),
+    "Establishment.users": _those(ESTABLISHMENT, "users", "establishment_id", lambda place: place.site.id),
+    "Area.organization": _organization(AREA),
+    "Area.establishment": _establishment(AREA),
+    "Area.parent": _one(PART, "areas", lambda place: place.site.area_id),
+    "Area.children": _those(AREA, "areas", "parent_area_id", lambda place: place.site.area_id),
+    "Area.devices": _those(PART, "devices", "area_id", lambda place: place.part_id),
+    "Device.organization": _organization(CHILD),
+    "Device.establishment": _establishment(CHILD),
+    "Device.area": _one(CHILD, "areas", lambda place: place.part_id),
+    "Device.gateway": _one(CHILD, "devices", lambda place: place.site.device_id),
+    "Device.children": _those(GATEWAY, "devices", "gateway_id", lambda place: place.site.device_id),
+    "Device.alarms": _those(GATEWAY, "alarms", "device_id", lambda place: place.site.device_id),
+    "Alarm.organization": _organization(ALARM),
+    "Alarm.establishment": _establishment(ALARM),
+    "Alarm.device": _one(ALARM, "devices", lambda place: place.site.device_id),
+    "User.role": _one(WORKER, "roles", lambda place: place.world.user_role),
+    "User.partnerCompany": _company(PARTNER),
+    "User.organization": _organization(WORKER),
+    "User.establishments": Nested(
+        WORKER, "GET /api/v1/users/{user_id}/establishments", lambda place: Call({"user_id": place.worker.id})
+    ),
+    "User.apiKeys": Nested(
+        WORKER, "GET /api/v1/users/{user_id}/api-keys", lambda place: Call({"user_id": place.worker.id})
+    ),
+    "Assignment.user": _worker(ASSIGNMENTS),
+    "Assignment.establishment": _establishment(ASSIGNMENTS),
+    "Assignment.role": _one(ASSIGNMENTS, "roles", lambda place: place.site_role_id),
+    "Role.partnerCompany": _company(COMPANY_ROLE),
+    "Role.organization": _organization(SITE_ROLE),
+    "Role.establishment": _establishment(SITE_ROLE),
+    # Everybody who sees roles sees this one, and of those who have it only his own.
+    "Role.users": _those(USER_ROLE, "users", "role_id", lambda place: place.world.user_role),
+    "Invitation.role": _one(INVITATION, "roles", lambda place: place.world.user_role),
+    "Invitation.partnerCompany": _company(COMPANY_INVITATION),
+    "Invitation.organization": _organization(INVITATION),
+    "ApiKey.user": _worker(API_KEY),
+    "AuditEntry.actor": _worker(ENTRY),
+    "AuditEntry.partnerCompany": _one(ENTRY, "partner-companies", lambda place: place.looked_after_by),
+    "AuditEntry.organization": _organization(ENTRY),
+    "AuditEntry.establishment": _establishment(ENTRY),
+}
+# What a mutation answers with beside the thing itself: who may do the one has made the other.
+ANSWERS: dict[str, Way] = {"IssuedApiKey.apiKey": Way("Mutation.createApiKey", RECIPES[TWINS["Mutation.createApiKey"]])}
+
+FIELDS = (*INTROSPECTION, *TWINS, *NESTED, *ANSWERS)
+
+
+def fields_of_the_schema() -> Iterator[str]:
+    """Every field that leads to a thing or does something."""
+    yield from INTROSPECTION
+    for name, kind in SCHEMA.type_map.items():
+        if not isinstance(kind, GraphQLObjectType) or name.startswith("__") or name.endswith(PARTS_OF_LISTS):
+            continue
+        is_root = kind in (SCHEMA.query_type, SCHEMA.mutation_type, SCHEMA.subscription_type)
+        for field_name, field in kind.fields.items():
+            if is_root or isinstance(get_named_type(field.type), GraphQLObjectType):
+                yield f"{name}.{field_name}"
+
+
+def operation(name: str, place: Place) -> tuple[str, tuple[str, ...]]:
+    """An operation that asks for a field, and the way to it through the answer."""
+    if name in INTROSPECTION:
+        return INTROSPECTION[name], (name.split(".")[1],)
+    if name in TWINS:
+        return _document(Way(name, RECIPES[TWINS[name]]), place, _selection(name)), (name.split(".")[1],)
+    way = NESTED[name].parent if name in NESTED else ANSWERS[name]
+    inner = f"{{ {name.split('.')[1]} {_selection(name)} }}"
+    is_list = get_named_type(_declared(way.field).type).name.endswith("Connection")
+    selection = f"{{ totalCount edges {{ node {inner} }} }}" if is_list else inner
+    return _document(way, place, selection), (way.field.split(".")[1], name.split(".")[1])
+
+
+def _document(way: Way, place: Place, selection: str) -> str:
+    root, field = way.field.split(".")
+    call = way.given(place)
+    given = {{"q": "search"}.get(name, name): value for name, value in call.params.items()}
+    # A path names one thing at most.
+    given |= dict(zip(["id"], call.path.values(), strict=False))
+    if call.body is not None:
+        given["input"] = call.body
+    arguments = f"({', '.join(f'{to_camel_case(name)}: {_literal(value)}' for name, value in given.items())})"
+    return f"{root.lower()} {{ {field}{arguments if given else ''} {selection} }}"
+
+
+def _selection(name: str) -> str:
+    kind = get_named_type(_declared(name).type)
+    if not isinstance(kind, GraphQLObjectType):
+        return ""
+    if kind.name.endswith("Connection"):
+        return "{ totalCount edges { node { __typename } } }"
+    return "{ __typename }"
+
+
+def _declared(name: str) -> Any:
+    kind, field = name.split(".")
+    return SCHEMA.type_map[kind].fields[field]  # type: ignore[attr-defined]
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{to_camel_case(name)}: {_literal(one)}' for name, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(one) for one in value)}]"
+    return json.dumps(value, default=str)
