@@ -44,11 +44,14 @@ DEATHS_MAX = 2000
 # Few and fat events, one frame in flight a device: many small groups, hence many calls, and segments of 1 MiB roll over twice.
 FAT = Plan(padding=4096, events_per_frame=(1, 4), frames_in_flight=1)
 EVENTS_OF_A_RUN = 600
+# A run that is to die goes on for longer than the run whose calls were counted: how groups form and which thread makes a call
+# differs, and on a busy machine more events share a call.
+EVENTS_UNTIL_DEAD = 4 * EVENTS_OF_A_RUN
 
 
 async def run_until_dead(core: Core, load: Load, call: str, number: int) -> bool:
     """Run under load; return whether the core died at its `number`-th `call` before so many events were acknowledged."""
-    goal = load.num_acked + EVENTS_OF_A_RUN
+    goal = load.num_acked + EVENTS_UNTIL_DEAD
     core.start(dying_at(call, number))
     await until(lambda: not core.is_running or load.num_acked >= goal, "the core dies or the run ends", seconds=60)
     if core.is_running:
@@ -98,7 +101,6 @@ async def test_a_core_that_dies_at_any_call_that_changes_its_files_loses_and_dou
         last = counts[call]
         if last == 0:
             raise AssertionError(f"the core no longer calls {call}: test what it calls instead")
-        # How groups form differs from run to run, so a number that one run reaches another may not.
         numbers = list(range(1, min(last, DEATHS_MAX if IS_EVERY_N else FIRST_DEATHS) + 1))
         for number in numbers:
             if last < FIRST_DEATHS:
