@@ -80,6 +80,7 @@ class CoreSetup:
             "HSE_DATA_DIR": str(self.data_dir),
             "HSE_DATABASE_URL": self.database_url,
             "HSE_HDP_PORT": str(self.hdp_port),
+            "HSE_WS_PORT": "0",
             "HSE_INGEST_HTTP_PORT": str(self.http_port),
         }
 

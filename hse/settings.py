@@ -68,11 +68,13 @@ class Settings:
     data_dir: Path | None = _setting()
     database_url: str | None = _setting(schemes=DATABASE_SCHEMES)
     storage: str = _setting("auto", choices=STORAGE_FORMS, is_for_ingest=False)
-    redis_url: str | None = _setting(schemes=REDIS_SCHEMES, is_for_ingest=False)
+    redis_url: str | None = _setting(schemes=REDIS_SCHEMES)
 
     bind_host: str = _setting("0.0.0.0")  # noqa: S104 (devices come from other machines)
     hdp_port: int = _setting(5000, maximum=PORT_MAX)
     hdp_tls_port: int = _setting(5001, maximum=PORT_MAX)
+    ws_port: int = _setting(5002, maximum=PORT_MAX)
+    ws_origins: tuple[str, ...] = _setting(())
     ingest_http_port: int = _setting(9464, maximum=PORT_MAX)
     tls_certificate_path: Path | None = _setting()
     tls_key_path: Path | None = _setting()
@@ -91,6 +93,8 @@ class Settings:
     inflight_frames_max: int = _setting(64, minimum=1)
     hello_timeout_s: int = _setting(10, minimum=1)
     keepalive_s: int = _setting(60, minimum=1)
+
+    live_ring_bytes_max: int = _setting(64 * MEBIBYTE, minimum=MEBIBYTE)
 
     api_port: int = _setting(8080, maximum=PORT_MAX, is_for_ingest=False)
     api_database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_for_ingest=False)
@@ -206,16 +210,12 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append(
             f"HSE_SECRET_KEY: must have at least {SECRET_KEY_CHARS_MIN} characters, such as `openssl rand -hex 32`"
         )
-    for origin in settings.cors_origins:
-        parts = urlsplit(origin)
-        if (
-            parts.scheme not in WEB_SCHEMES
-            or not parts.netloc
-            or origin != f"{parts.scheme}://{parts.netloc}"
-            or "*" in origin
-        ):
-            found.append(f"HSE_CORS_ORIGINS: {origin!r} is no origin, such as https://console.example.com")
-    names = ("hdp_port", "hdp_tls_port", "ingest_http_port", "api_port")
+    for name in ("cors_origins", "ws_origins"):
+        wrong = [origin for origin in getattr(settings, name) if not _is_origin(origin)]
+        found += [
+            f"{variable_of(name)}: {origin!r} is no origin, such as https://console.example.com" for origin in wrong
+        ]
+    names = ("hdp_port", "hdp_tls_port", "ws_port", "ingest_http_port", "api_port")
     ports = {variable_of(name): getattr(settings, name) for name in names}
     if settings.tls_certificate_path is None:
         del ports["HSE_HDP_TLS_PORT"]
@@ -223,3 +223,9 @@ def _contradictions(settings: Settings) -> list[str]:
     if len(taken) != len(set(taken)):
         found.append(f"{', '.join(ports)}: must differ")
     return found
+
+
+def _is_origin(text: str) -> bool:
+    parts = urlsplit(text)
+    is_whole = bool(parts.netloc) and text == f"{parts.scheme}://{parts.netloc}"
+    return parts.scheme in WEB_SCHEMES and is_whole and "*" not in text

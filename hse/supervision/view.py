@@ -135,6 +135,7 @@ def _places(published: Published | None) -> RenderableType:
         places.add_row("devices", f"hdp://127.0.0.1:{ports['hdp']}")
         if "hdp_tls" in ports:
             places.add_row("devices, TLS", f"hdps://127.0.0.1:{ports['hdp_tls']}")
+        places.add_row("devices, WebSocket", f"ws://127.0.0.1:{ports['ws']}/v1/device")
         places.add_row("metrics", f"http://127.0.0.1:{ports['ingest_http']}/metrics")
         places.add_row("database", without_password(published.database_url))
         places.add_row("redis", without_password(published.redis_url))

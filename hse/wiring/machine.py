@@ -22,7 +22,13 @@ from hse.supervision.published import find_published
 
 DEMO_ORGANIZATION = "Demo"
 DEVICES_MAX = 1_000_000
-PORT_SETTINGS = {"hdp": "hdp_port", "hdp_tls": "hdp_tls_port", "ingest_http": "ingest_http_port", "api": "api_port"}
+PORT_SETTINGS = {
+    "hdp": "hdp_port",
+    "hdp_tls": "hdp_tls_port",
+    "ws": "ws_port",
+    "ingest_http": "ingest_http_port",
+    "api": "api_port",
+}
 
 logger = logging.getLogger(__name__)
 

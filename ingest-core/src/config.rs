@@ -25,6 +25,9 @@ pub const BUSY_RETRY_AFTER: Duration = Duration::from_millis(500);
 pub const REGISTRY_RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// A statement of the drain that takes longer is given up and its outcome looked up: COPY ignores `statement_timeout`.
 pub const DATABASE_DEADLINE: Duration = Duration::from_secs(60);
+/// States of devices that are held for Redis, at least: twice `connections_max` when that is more. One takes about 300
+/// bytes. They are few but for the connected ones, unless Redis is away.
+pub const DEVICE_STATES_MIN: usize = 100_000;
 /// Attempts that a dead letter gets before it is marked permanent (requirement D6).
 pub const DEAD_LETTER_ATTEMPTS_MAX: i32 = 5;
 
@@ -36,6 +39,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A libpq URL. No default.
     pub database_url: String,
+    /// A Redis URL. Where none is set, nobody can read the state of devices there, and nothing else is missing.
+    #[serde(default)]
+    pub redis_url: Option<String>,
     #[serde(default = "default_bind_host")]
     pub bind_host: String,
     /// Ports; 0 takes a free one.
@@ -43,6 +49,11 @@ pub struct Config {
     pub hdp_port: u16,
     #[serde(default = "default_hdp_tls_port")]
     pub hdp_tls_port: u16,
+    #[serde(default = "default_ws_port")]
+    pub ws_port: u16,
+    /// Origins whose pages may connect as devices through WebSocket. None by default: devices send no Origin.
+    #[serde(default)]
+    pub ws_origins: Vec<String>,
     #[serde(default = "default_ingest_http_port")]
     pub ingest_http_port: u16,
     /// PEM files; TLS is served when both are set.
@@ -85,6 +96,10 @@ pub struct Config {
     pub hello_timeout_s: u64,
     #[serde(default = "default_keepalive_s")]
     pub keepalive_s: u64,
+    /// Bytes of the last changes that are kept for readers of the live feed, while there are any. Default 64 MiB, at least
+    /// 1 MiB: a reader that is not served for longer than they last is told how many it missed.
+    #[serde(default = "default_live_ring_bytes_max")]
+    pub live_ring_bytes_max: usize,
     /// Events older than this are refused as `bad_time`: their partition would be dropped at once. Default 730.
     #[serde(default = "default_retention_days")]
     pub retention_days: u32,
@@ -109,6 +124,9 @@ fn default_hdp_port() -> u16 {
 }
 fn default_hdp_tls_port() -> u16 {
     5001
+}
+fn default_ws_port() -> u16 {
+    5002
 }
 fn default_ingest_http_port() -> u16 {
     9464
@@ -148,6 +166,9 @@ fn default_hello_timeout_s() -> u64 {
 }
 fn default_keepalive_s() -> u64 {
     60
+}
+fn default_live_ring_bytes_max() -> usize {
+    64 << 20
 }
 fn default_retention_days() -> u32 {
     730
@@ -246,6 +267,10 @@ impl Config {
             "keepalive_s must be 1 to 3600",
         );
         must(
+            self.live_ring_bytes_max >= 1 << 20,
+            "live_ring_bytes_max must be at least 1 MiB",
+        );
+        must(
             (1..=36_500).contains(&self.retention_days),
             "retention_days must be 1 to 36500",
         );
@@ -260,6 +285,12 @@ impl Config {
     #[must_use]
     pub fn record_bytes_max(&self) -> usize {
         self.frame_bytes_max as usize + RECORD_OVERHEAD_BYTES
+    }
+
+    /// States of devices that are held for Redis.
+    #[must_use]
+    pub fn device_states_max(&self) -> usize {
+        DEVICE_STATES_MIN.max(self.connections_max.saturating_mul(2))
     }
 
     /// The longest silence a device may keep: 2.5 keepalive intervals (PROTOCOL.md, `idle_timeout`).

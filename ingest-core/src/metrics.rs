@@ -54,6 +54,12 @@ pub struct Metrics {
     pub dead_letters: Family<Code, Counter>,
     pub dead_letters_permanent: Counter,
     pub database_circuit_state: Gauge,
+    pub redis_circuit_state: Gauge,
+    pub redis_failures: Counter,
+    pub device_states: Gauge,
+    pub device_states_untracked: Gauge,
+    pub device_states_written: Counter,
+    pub live_readers: Gauge,
     pub registry_devices: Gauge,
     pub registry_reloads: Counter,
 }
@@ -95,11 +101,18 @@ impl Default for Metrics {
             dead_letters: Family::default(),
             dead_letters_permanent: Counter::default(),
             database_circuit_state: Gauge::default(),
+            redis_circuit_state: Gauge::default(),
+            redis_failures: Counter::default(),
+            device_states: Gauge::default(),
+            device_states_untracked: Gauge::default(),
+            device_states_written: Counter::default(),
+            live_readers: Gauge::default(),
             registry_devices: Gauge::default(),
             registry_reloads: Counter::default(),
         };
         metrics.name_inbound();
         metrics.name_journal_and_drain();
+        metrics.name_live();
         metrics
     }
 }
@@ -224,6 +237,40 @@ impl Metrics {
             "database_circuit_state",
             "0 closed, 1 half-open, 2 open",
             self.database_circuit_state.clone(),
+        );
+    }
+
+    fn name_live(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "redis_circuit_state",
+            "0 closed, 1 half-open, 2 open; 0 without Redis",
+            self.redis_circuit_state.clone(),
+        );
+        r.register(
+            "redis_failures",
+            "Connections to Redis that failed or were given up",
+            self.redis_failures.clone(),
+        );
+        r.register(
+            "device_states",
+            "Devices whose state is held for Redis",
+            self.device_states.clone(),
+        );
+        r.register(
+            "device_states_untracked",
+            "Changes of devices for whose state there was no room, since the start",
+            self.device_states_untracked.clone(),
+        );
+        r.register(
+            "device_states_written",
+            "States written to Redis",
+            self.device_states_written.clone(),
+        );
+        r.register(
+            "live_readers",
+            "Open readers of the live feed",
+            self.live_readers.clone(),
         );
     }
 

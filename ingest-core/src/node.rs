@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::pipeline::circuit::{CircuitState, State};
 use crate::pipeline::lane::{Lane, lane_of};
+use crate::pipeline::live::LiveFeed;
 use crate::pipeline::registry::DeviceRegistry;
 use crate::pipeline::sessions::Sessions;
 
@@ -19,6 +21,9 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     pub registry: Arc<DeviceRegistry>,
     pub sessions: Sessions,
+    pub live: Arc<LiveFeed>,
+    /// None without Redis.
+    pub redis_circuit: Option<Arc<CircuitState>>,
     /// The first `config.lanes` take events; any others were left by an earlier configuration and are only drained.
     pub lanes: Vec<Arc<Lane>>,
     /// Set when the node begins to stop: devices are told to come back later.
@@ -56,10 +61,19 @@ impl Node {
         self.metrics
             .registry_devices
             .set(signed(self.registry.len() as u64));
-        let circuit = self.lanes.iter().map(|lane| lane.circuit.get()).max();
         self.metrics
             .database_circuit_state
-            .set(i64::from(circuit.unwrap_or_default()));
+            .set(self.database_circuit() as i64);
+        if let Some(circuit) = &self.redis_circuit {
+            self.metrics.redis_circuit_state.set(circuit.get() as i64);
+        }
+        if let Some(states) = &self.live.states {
+            let (tracked, untracked) = (states.num_tracked() as u64, states.num_untracked());
+            self.metrics.device_states.set(signed(tracked));
+            self.metrics.device_states_untracked.set(signed(untracked));
+        }
+        let num_readers = i64::from(self.live.hub.num_readers());
+        self.metrics.live_readers.set(num_readers);
         let lag = self
             .lanes
             .iter()
@@ -67,6 +81,13 @@ impl Node {
             .max()
             .unwrap_or_default();
         self.metrics.drain_lag.set(lag.as_secs_f64());
+    }
+
+    /// The worst of the lanes'.
+    #[must_use]
+    pub fn database_circuit(&self) -> State {
+        let circuits = self.lanes.iter().map(|lane| lane.circuit.get());
+        circuits.max().unwrap_or(State::Closed)
     }
 
     #[must_use]

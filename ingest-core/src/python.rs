@@ -141,7 +141,11 @@ impl Core {
 }
 
 fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
-    let mut named = HashMap::from([("hdp", ports.hdp), ("ingest_http", ports.ingest_http)]);
+    let mut named = HashMap::from([
+        ("hdp", ports.hdp),
+        ("ws", ports.ws),
+        ("ingest_http", ports.ingest_http),
+    ]);
     if let Some(port) = ports.hdp_tls {
         named.insert("hdp_tls", port);
     }

@@ -17,18 +17,23 @@ use uuid::Uuid;
 
 use crate::config::{Config, LANES_MAX};
 use crate::inbound::http;
-use crate::inbound::listener::{ConnectionCounts, Listener, TlsError, bind, tls_acceptor};
+use crate::inbound::listener::{
+    ConnectionCounts, Listener, TlsError, Transport, bind, tls_acceptor,
+};
 use crate::journal::{self, JournalConfig, JournalObserver, OpenError, OpenedJournal};
 use crate::metrics::Metrics;
 use crate::node::{Node, snapshot_path};
 use crate::outbound::postgres::{
     Database, DatabaseUrlError, DeadLetterRetry, PostgresSink, RegistryFollower, SinkSettings,
 };
+use crate::outbound::redis::{NodeEntry, RedisUrlError, StateKeeper, milliseconds};
 use crate::pipeline::batch::DAY_US;
-use crate::pipeline::circuit::Circuit;
+use crate::pipeline::circuit::{Circuit, CircuitState};
+use crate::pipeline::clock::now_us;
 use crate::pipeline::drain::{BatchLimits, Drain, DrainError};
 use crate::pipeline::entry::{Entry, EntryError};
 use crate::pipeline::lane::Lane;
+use crate::pipeline::live::{DeviceStates, LiveFeed};
 use crate::pipeline::registry::DeviceRegistry;
 use crate::pipeline::sessions::Sessions;
 use crate::pipeline::window::Watermark;
@@ -42,6 +47,8 @@ const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum StartError {
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
+    #[error(transparent)]
+    Redis(#[from] RedisUrlError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("bind_host {host} is not an address of this machine: {source}")]
@@ -81,6 +88,7 @@ pub enum StartError {
 pub struct Ports {
     pub hdp: u16,
     pub hdp_tls: Option<u16>,
+    pub ws: u16,
     pub ingest_http: u16,
 }
 
@@ -98,10 +106,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let sessions = Sessions::default();
     let lanes = open_lanes(&config, &metrics, &sessions)?;
     let doors = Doors::open(&config)?;
+    let states = (config.redis_url.as_ref())
+        .map(|_| Arc::new(DeviceStates::new(config.device_states_max())));
+    let live = Arc::new(LiveFeed::new(config.live_ring_bytes_max, states));
+    let keeper = state_keeper(&config, &live, &metrics)?;
     let node = Arc::new(Node {
         metrics,
         registry,
         sessions,
+        live,
+        redis_circuit: keeper.as_ref().map(StateKeeper::circuit),
         lanes,
         stopping: CancellationToken::new(),
         stopped: CancellationToken::new(),
@@ -110,7 +124,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop_outbound = CancellationToken::new();
     let drains = start_drains(&node, &database, &stop_outbound);
     let first_attempt = CancellationToken::new();
-    let followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
+    let mut followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
+    followers.extend(keeper.map(|keeper| tokio::spawn(keeper.run(stop_outbound.clone()))));
     // A silent database is waited for a moment only; one that refuses is known at once.
     let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
     let connections = TaskTracker::new();
@@ -248,7 +263,7 @@ fn start_drains(
     stop: &CancellationToken,
 ) -> JoinSet<Result<(), DrainError>> {
     let config = &node.config;
-    let node_name = config.node_name.clone().unwrap_or_else(host_name);
+    let node_name = node_name(config);
     let relevant = relevant_event_types(config);
     let limits = BatchLimits {
         rows_max: config.batch_rows_max,
@@ -285,11 +300,35 @@ fn relevant_event_types(config: &Config) -> Arc<HashSet<String>> {
     Arc::new(config.relevant_event_types.iter().cloned().collect())
 }
 
+fn node_name(config: &Config) -> String {
+    config.node_name.clone().unwrap_or_else(host_name)
+}
+
 fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// None without Redis.
+fn state_keeper(
+    config: &Config,
+    live: &LiveFeed,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<StateKeeper>, RedisUrlError> {
+    let (Some(redis_url), Some(states)) = (&config.redis_url, &live.states) else {
+        return Ok(None);
+    };
+    let node = NodeEntry {
+        name: node_name(config),
+        run: live.hub.run(),
+        grpc_address: None,
+        started_at: milliseconds(now_us()),
+    };
+    let circuit = Circuit::new(Arc::<CircuitState>::default());
+    let (states, metrics) = (Arc::clone(states), Arc::clone(metrics));
+    StateKeeper::new(redis_url, states, node, metrics, circuit).map(Some)
 }
 
 fn start_followers(
@@ -314,9 +353,11 @@ fn start_followers(
         retention_us: i64::from(node.config.retention_days) * DAY_US,
         relevant_event_types: relevant_event_types(&node.config),
     };
+    let hub = Arc::clone(&node.live.hub);
     vec![
         tokio::spawn(follower.run(stop.clone())),
         tokio::spawn(retry.run(stop.clone())),
+        tokio::spawn(hub.run_wakes(stop.clone())),
     ]
 }
 
@@ -324,6 +365,7 @@ fn start_followers(
 struct Doors {
     hdp: TcpListener,
     hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
+    ws: TcpListener,
     http: TcpListener,
     ports: Ports,
 }
@@ -342,9 +384,11 @@ impl Doors {
         };
         let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
         let (http, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
+        let (ws, ws_port) = open("ws_port", config.ws_port)?;
         let mut ports = Ports {
             hdp: hdp_port,
             hdp_tls: None,
+            ws: ws_port,
             ingest_http,
         };
         let hdp_tls = match (&config.tls_certificate_path, &config.tls_key_path) {
@@ -359,6 +403,7 @@ impl Doors {
         Ok(Self {
             hdp,
             hdp_tls,
+            ws,
             http,
             ports,
         })
@@ -366,22 +411,23 @@ impl Doors {
 
     fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> Ports {
         let counts = Arc::new(ConnectionCounts::default());
-        let serve = |socket, tls| {
+        let serve = |socket, transport| {
             let (node, counts) = (Arc::clone(node), Arc::clone(&counts));
             tokio::spawn(
                 Listener {
                     node,
                     socket,
-                    tls,
+                    transport,
                     counts,
                     tasks: tasks.clone(),
                 }
                 .run(),
             );
         };
-        serve(self.hdp, None);
+        serve(self.hdp, Transport::Tcp);
+        serve(self.ws, Transport::WebSocket);
         if let Some((socket, acceptor)) = self.hdp_tls {
-            serve(socket, Some(acceptor));
+            serve(socket, Transport::Tls(acceptor));
         }
         tokio::spawn(http::serve(Arc::clone(node), self.http));
         self.ports

@@ -31,13 +31,14 @@ class Core:
 
     def __init__(self, data_dir: Path, database_url: str, **settings: object) -> None:
         self.data_dir = data_dir
-        self.port, self.tls_port, self.http_port = free_ports(3)
+        self.port, self.tls_port, self.ws_port, self.http_port = free_ports(4)
         self.settings: dict[str, object] = {
             "data_dir": data_dir,
             "database_url": database_url,
             "bind_host": "127.0.0.1",
             "hdp_port": self.port,
             "hdp_tls_port": self.tls_port,
+            "ws_port": self.ws_port,
             "ingest_http_port": self.http_port,
             **SMALL,
             **settings,

@@ -41,9 +41,12 @@ class ConnectionOver(Exception):
 class DeviceLoad:
     """One device: its epoch, what it sent, and what it was promised."""
 
-    def __init__(self, credentials: Credentials, port: int, recorder: Recorder, plan: Plan, seed: int) -> None:
+    def __init__(
+        self, credentials: Credentials, port: int, recorder: Recorder, plan: Plan, seed: int, transport: type[Peer]
+    ) -> None:
         self.credentials = credentials
         self.port = port
+        self.transport = transport
         self.recorder = recorder
         self.plan = plan
         self.random = random.Random(seed)
@@ -83,7 +86,7 @@ class DeviceLoad:
 
     async def session(self) -> None:
         """One connection, from HELLO to its end."""
-        peer = await Peer.dial(self.port)
+        peer = await self.transport.dial(self.port)
         if self.sessions and self.random.random() < self.plan.reboot_probability:
             self.acked_before += self.acked
             self.epoch, self.position, self.highest, self.acked = self.epoch + 1, 0, 0, 0
@@ -191,10 +194,17 @@ class Load:
     """A number of devices, running while the `async with` block runs."""
 
     def __init__(
-        self, port: int, fleet: Sequence[Credentials], recorder: Recorder, plan: Plan | None = None, *, seed: int = 1
+        self,
+        port: int,
+        fleet: Sequence[Credentials],
+        recorder: Recorder,
+        plan: Plan | None = None,
+        *,
+        seed: int = 1,
+        transport: type[Peer] = Peer,
     ) -> None:
         self.devices = [
-            DeviceLoad(credentials, port, recorder, plan or Plan(), seed * 1000 + place)
+            DeviceLoad(credentials, port, recorder, plan or Plan(), seed * 1000 + place, transport)
             for place, credentials in enumerate(fleet)
         ]
         self._tasks: list[asyncio.Task[None]] = []

@@ -1,4 +1,4 @@
-"""PROTOCOL.md, rule by rule, over real sockets: frames and JSON lines, plain and inside TLS."""
+"""PROTOCOL.md, rule by rule, over real sockets: frames and JSON lines, plain, inside TLS and through WebSocket."""
 
 import ssl
 import time
@@ -30,10 +30,10 @@ FROM_THE_CORE: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(params=["tcp-frames", "tcp-json", "tls-frames", "tls-json"])
+@pytest.fixture(params=["tcp-frames", "tcp-json", "tls-frames", "tls-json", "ws-frames", "ws-json"])
 def way(request: pytest.FixtureRequest, shared_core: Core) -> Way:
     transport, form = request.param.split("-")
-    return Way(shared_core, "frames" if form == "frames" else "json", is_tls=transport == "tls")
+    return Way(shared_core, "frames" if form == "frames" else "json", transport)
 
 
 async def test_welcome_says_what_the_protocol_lists(way: Way, device: Credentials) -> None:
@@ -241,8 +241,7 @@ async def test_a_frame_in_pieces_and_frames_in_one_piece_are_the_same(way: Way, 
     while Message("pong", {"nonce": 3}) not in heard or not any(message["seq"] == 5 for message in heard):
         heard.append(await peer.receive())
     assert {message.name for message in heard} == {"ack", "pong"}
-    for byte in peer.encode("ping", nonce=4):
-        await peer.send_bytes(bytes([byte]))
+    await peer.send_in_pieces(peer.encode("ping", nonce=4))
     assert await peer.receive() == Message("pong", {"nonce": 4})
     await peer.close()
 

@@ -16,7 +16,7 @@ FRAME_BYTES_MAX = 256 << 10  # as `Core` sets it
 
 @pytest.fixture
 def frames(shared_core: Core) -> Way:
-    return Way(shared_core, "frames", is_tls=False)
+    return Way(shared_core, "frames")
 
 
 def body(*values: object) -> bytes:

@@ -14,7 +14,7 @@ LINE_BYTES_MAX = 64 << 10
 
 @pytest.fixture
 def lines(shared_core: Core) -> Way:
-    return Way(shared_core, "json", is_tls=False)
+    return Way(shared_core, "json")
 
 
 async def test_the_example_of_the_protocol_in_json(lines: Way, device: Credentials) -> None:

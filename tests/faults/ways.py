@@ -2,22 +2,24 @@
 
 from tests.faults.certificates import trusting
 from tests.faults.core import Core
+from tests.faults.websocket import WebSocketPeer
 from tests.faults.wire import Credentials, Form, Peer
 
 
 class Way:
-    """One transport with one form."""
+    """One transport, `tcp`, `tls` or `ws`, with one form."""
 
-    def __init__(self, core: Core, form: Form, *, is_tls: bool) -> None:
+    def __init__(self, core: Core, form: Form, transport: str = "tcp") -> None:
         self.core = core
         self.form = form
-        self.tls = trusting(core.data_dir.parent) if is_tls else None
-        self.port = core.tls_port if is_tls else core.port
+        self.tls = trusting(core.data_dir.parent) if transport == "tls" else None
+        self.port = {"tcp": core.port, "tls": core.tls_port, "ws": core.ws_port}[transport]
+        self.peer = WebSocketPeer if transport == "ws" else Peer
 
     async def dial(self) -> Peer:
         """Connect."""
-        return await Peer.dial(self.port, self.form, self.tls)
+        return await self.peer.dial(self.port, self.form, self.tls)
 
     async def join(self, device: Credentials, epoch: int = 1) -> Peer:
         """Connect and be welcomed."""
-        return await Peer.join(self.port, device, epoch=epoch, form=self.form, tls=self.tls)
+        return await self.peer.join(self.port, device, epoch=epoch, form=self.form, tls=self.tls)

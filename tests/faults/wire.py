@@ -186,6 +186,11 @@ class Peer:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def send_in_pieces(self, data: bytes) -> None:
+        """Send bytes one by one."""
+        for place in range(len(data)):
+            await self.send_bytes(data[place : place + 1])
+
     async def pour(self, chunk: bytes, num_bytes_max: int) -> int:
         """Write without ever reading, until the core takes no more for a second; return how much went out."""
         poured = 0

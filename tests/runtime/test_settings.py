@@ -60,7 +60,8 @@ def test_the_ingest_configuration_holds_the_cores_names_only() -> None:
     assert config["lanes"] == 2
     assert config["relevant_event_types"] == ["alarm", "error"]
     assert config["direct_columnstore"] is True
-    assert "redis_url" not in config
+    assert config["redis_url"] == "redis://localhost/0"
+    assert "api_port" not in config
     assert "tls_key_path" not in config
 
 

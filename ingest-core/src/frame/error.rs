@@ -93,6 +93,9 @@ pub enum FrameError {
     BytesLeftOver { num_bytes: usize },
     #[error("not the JSON form of a frame, column {column}")]
     BadJson { column: usize },
+    /// The transport's messages are not what the protocol allows.
+    #[error("websocket: {what}")]
+    BadMessage { what: &'static str },
 }
 
 impl FrameError {
@@ -109,7 +112,8 @@ impl FrameError {
             | Self::EventCount { .. }
             | Self::BadDeviceId
             | Self::BytesLeftOver { .. }
-            | Self::BadJson { .. } => ErrorCode::Malformed,
+            | Self::BadJson { .. }
+            | Self::BadMessage { .. } => ErrorCode::Malformed,
         }
     }
 }

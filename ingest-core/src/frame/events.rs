@@ -40,6 +40,19 @@ impl<'a> EventIter<'a> {
         }
     }
 
+    /// The first of events encoded one after the other; those behind it are not looked at.
+    ///
+    /// # Errors
+    /// [`FrameError`] when it is not one.
+    pub fn first(events: &'a [u8]) -> Result<EncodedEvent<'a>, FrameError> {
+        let start = Reader::new(events);
+        let (event, after) = decode_event(start)?;
+        Ok(EncodedEvent {
+            event,
+            encoded: after.since(&start),
+        })
+    }
+
     /// The events of a body in which the list was just opened.
     pub(super) fn within(body: Elements<'a>, num_events: u32) -> Self {
         let start = body.reader();

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,13 +27,21 @@ use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::live::{Presence, Protocol};
 use crate::pipeline::sessions::Session;
 use crate::pipeline::window::Watermark;
 
+/// Where a connection comes from, and by which door.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+}
+
 /// Serves one connection to its end.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, peer: Peer) {
     let mut wire = Wire::new(stream);
-    let end = match greet(node, &mut wire).await {
+    let end = match greet(node, &mut wire, peer).await {
         // Boxed: it lives as long as the connection, and the greeting's state need not.
         Ok(connected) => Box::pin(Connection::new(node, wire, connected).run()).await,
         Err(end) => {
@@ -50,6 +59,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S) {
 /// A device that has shown who it is.
 struct Connected {
     device_id: Uuid,
+    // Dropped first: that this connection has gone is told before another may have the device.
+    presence: Presence,
     session: Session,
 }
 
@@ -57,6 +68,7 @@ struct Connected {
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Node,
     wire: &mut Wire<S>,
+    peer: Peer,
 ) -> Result<Connected, End> {
     let hello_timeout = Duration::from_secs(node.config.hello_timeout_s);
     let late = End::Error(
@@ -87,7 +99,12 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     timeout(WRITE_TIMEOUT, wire.flush())
         .await
         .map_err(io::Error::from)??;
-    Ok(Connected { device_id, session })
+    let presence = node.live.connected(device_id, peer.protocol, peer.address);
+    Ok(Connected {
+        device_id,
+        session,
+        presence,
+    })
 }
 
 /// A HELLO that was let in.
@@ -158,6 +175,7 @@ struct Waiting {
 struct Connection<'a, S> {
     node: &'a Node,
     wire: Wire<S>,
+    presence: Presence,
     session: Session,
     intake: Intake,
     waiting: VecDeque<Waiting>,
@@ -170,12 +188,18 @@ struct Connection<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
-    fn new(node: &'a Node, wire: Wire<S>, Connected { device_id, session }: Connected) -> Self {
+    fn new(node: &'a Node, wire: Wire<S>, connected: Connected) -> Self {
+        let Connected {
+            device_id,
+            session,
+            presence,
+        } = connected;
         let intake = Intake {
             device_id,
             lane: node.lane(device_id),
             registry: Arc::clone(&node.registry),
             metrics: Arc::clone(&node.metrics),
+            live: Arc::clone(&node.live),
             retention_us: i64::from(node.config.retention_days) * crate::pipeline::batch::DAY_US,
         };
         let idle_deadline = Instant::now() + node.config.idle_timeout();
@@ -183,6 +207,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             node,
             wire,
             session,
+            presence,
             intake,
             waiting: VecDeque::new(),
             paused_until: None,
@@ -210,9 +235,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             node,
             mut wire,
             session,
+            presence,
             ..
         } = self;
         // Everything is decided: a newer connection need not wait for our last words.
+        drop(presence);
         drop(session);
         say_end(node, &mut wire, &end).await;
         end
@@ -281,6 +308,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                         .frames
                         .get_or_create(&Kind { kind: "ping" })
                         .inc();
+                    self.presence.seen();
                     self.wire.queue(&Outgoing::Pong { nonce });
                 }
                 // Commands are not sent yet, so no result is awaited.

@@ -24,8 +24,12 @@ pub enum End {
 }
 
 impl From<io::Error> for End {
+    /// What a transport found wrong with the peer's messages is told to the peer.
     fn from(error: io::Error) -> Self {
-        Self::Broken(error)
+        match error.downcast::<FrameError>() {
+            Ok(violation) => violation.into(),
+            Err(error) => Self::Broken(error),
+        }
     }
 }
 

@@ -36,6 +36,15 @@ struct Readiness {
     registry_loaded: bool,
     database_reachable: bool,
     stopping: bool,
+    circuits: Circuits,
+}
+
+/// `closed`, `half_open` or `open`. That of Redis does not change the status: it holds a cache only.
+#[derive(Serialize)]
+struct Circuits {
+    database: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
 }
 
 /// Serves until the node stops.
@@ -109,10 +118,9 @@ fn answer(node: &Node, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 fn readiness(node: &Node) -> Response<Full<Bytes>> {
     let journal_writable = node.lanes.iter().all(|lane| lane.journal.is_taking());
     let registry_loaded = node.registry.is_loaded();
-    let database_reachable = node
-        .lanes
-        .iter()
-        .all(|lane| lane.circuit.get() == State::Closed as u8);
+    let database_circuit = node.database_circuit();
+    let database_reachable = database_circuit == State::Closed;
+    let redis_circuit = node.redis_circuit.as_ref().map(|circuit| circuit.get());
     let stopping = node.stopping.is_cancelled();
     let status = match (
         journal_writable && registry_loaded && !stopping,
@@ -133,8 +141,12 @@ fn readiness(node: &Node) -> Response<Full<Bytes>> {
         registry_loaded,
         database_reachable,
         stopping,
+        circuits: Circuits {
+            database: database_circuit.as_str(),
+            redis: redis_circuit.map(State::as_str),
+        },
     };
-    // A struct of booleans and a string always serialises.
+    // Booleans and strings always serialise.
     text(
         code,
         "application/json",

@@ -17,9 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::serve;
+use super::connection::{Peer, serve};
+use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
 use crate::node::Node;
+use crate::pipeline::live;
 
 const BACKLOG: i32 = 4096;
 /// After the process ran out of descriptors, accepting again at once would only spin.
@@ -137,11 +139,19 @@ impl Drop for Admitted {
     }
 }
 
+/// What is spoken on a port.
+#[derive(Clone)]
+pub enum Transport {
+    Tcp,
+    Tls(TlsAcceptor),
+    WebSocket,
+}
+
 /// One listening port of the native protocol.
 pub struct Listener {
     pub node: Arc<Node>,
     pub socket: TcpListener,
-    pub tls: Option<TlsAcceptor>,
+    pub transport: Transport,
     pub counts: Arc<ConnectionCounts>,
     pub tasks: TaskTracker,
 }
@@ -152,7 +162,7 @@ impl Listener {
         let stopping = self.node.stopping.clone();
         while let Some(accepted) = stopping.run_until_cancelled(self.socket.accept()).await {
             match accepted {
-                Ok((stream, peer)) => self.welcome(stream, peer.ip()),
+                Ok((stream, address)) => self.welcome(stream, address),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -161,10 +171,10 @@ impl Listener {
         }
     }
 
-    fn welcome(&self, stream: TcpStream, address: IpAddr) {
+    fn welcome(&self, stream: TcpStream, address: SocketAddr) {
         let (config, metrics) = (&self.node.config, &self.node.metrics);
         let admitted = match self.counts.admit(
-            address,
+            address.ip(),
             config.connections_max,
             config.connections_per_address_max,
         ) {
@@ -182,11 +192,22 @@ impl Listener {
         if let Err(error) = set_options(&stream) {
             debug!(%error, "socket options");
         }
-        let (node, tls) = (Arc::clone(&self.node), self.tls.clone());
+        let (node, transport) = (Arc::clone(&self.node), self.transport.clone());
         self.tasks.spawn(async move {
-            match tls {
-                None => serve(&node, stream).await,
-                Some(tls) => Box::pin(serve_tls(&node, stream, tls)).await,
+            let peer = |protocol| Peer { address, protocol };
+            match transport {
+                Transport::Tcp => serve(&node, stream, peer(live::Protocol::Hdp)).await,
+                Transport::Tls(tls) => {
+                    Box::pin(serve_tls(&node, stream, tls, peer(live::Protocol::HdpTls))).await;
+                }
+                Transport::WebSocket => {
+                    Box::pin(serve_upgrade(
+                        &node,
+                        stream,
+                        peer(live::Protocol::WebSocket),
+                    ))
+                    .await;
+                }
             }
             node.metrics.connections.dec();
             drop(admitted);
@@ -194,10 +215,10 @@ impl Listener {
     }
 }
 
-async fn serve_tls(node: &Node, stream: TcpStream, tls: TlsAcceptor) {
+async fn serve_tls(node: &Node, stream: TcpStream, tls: TlsAcceptor, peer: Peer) {
     let handshake_timeout = Duration::from_secs(node.config.hello_timeout_s);
     match timeout(handshake_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve(node, stream).await,
+        Ok(Ok(stream)) => serve(node, stream, peer).await,
         Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
         Err(_) => debug!("TLS handshake took too long"),
     }

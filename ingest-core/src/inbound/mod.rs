@@ -5,6 +5,7 @@
 //! wire        bytes <-> frames, for both forms of HDP/1
 //! connection  one device: HELLO, then events in and acknowledgements out
 //! end         how a connection ends, and its last words
+//! websocket   the same bytes within messages
 //! http        health and metrics
 //! ```
 //!
@@ -15,4 +16,5 @@ pub mod connection;
 pub mod end;
 pub mod http;
 pub mod listener;
+pub mod websocket;
 pub mod wire;

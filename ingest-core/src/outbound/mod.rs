@@ -1,3 +1,5 @@
-//! The machines behind the pipeline. PostgreSQL, plain or with TimescaleDB, is the only one so far.
+//! The machines behind the pipeline: PostgreSQL, plain or with TimescaleDB, where events go; Redis, where the state of
+//! devices can be read.
 
 pub mod postgres;
+pub mod redis;

@@ -1,5 +1,6 @@
-//! The circuit breaker before the database: after a failure it opens for a while that grows, with jitter, and then
-//! lets one attempt through. What waits behind it waits in the journal, so nothing is refused and nothing is lost.
+//! The circuit breaker before a machine that may be away: after a failure it opens for a while that grows, with jitter,
+//! and then lets one attempt through. What waits behind the database's waits in the journal, so nothing is refused and
+//! nothing is lost; behind that of Redis wait the newest states only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,11 +12,22 @@ const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// As the metrics show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Closed = 0,
     HalfOpen = 1,
     Open = 2,
+}
+
+impl State {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// What others see of a circuit. Half-open until the first answer.
@@ -29,10 +41,13 @@ impl Default for CircuitState {
 }
 
 impl CircuitState {
-    /// The number of [`State`].
     #[must_use]
-    pub fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+    pub fn get(&self) -> State {
+        match self.0.load(Ordering::Relaxed) {
+            0 => State::Closed,
+            1 => State::HalfOpen,
+            _ => State::Open,
+        }
     }
 }
 
@@ -59,17 +74,22 @@ impl Circuit {
         }
     }
 
+    #[must_use]
+    pub fn state(&self) -> Arc<CircuitState> {
+        Arc::clone(&self.state)
+    }
+
     fn show(&self, state: State) {
         self.state.0.store(state as u8, Ordering::Relaxed);
     }
 
-    /// The database answered.
+    /// The other side answered.
     pub fn close(&mut self) {
         self.delays = delays();
         self.show(State::Closed);
     }
 
-    /// The database did not answer: waits, then lets the caller try once.
+    /// The other side did not answer: waits, then lets the caller try once.
     pub async fn open(&mut self) {
         self.show(State::Open);
         tokio::time::sleep(self.delays.next().unwrap_or(DELAY_MAX)).await;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::clock::now_us;
 use super::entry::{Entry, Rejected, Source};
 use super::lane::Lane;
+use super::live::{LiveFeed, Outline};
 use super::registry::DeviceRegistry;
 use super::window::{Admission, SequenceWindow};
-use crate::event::{RejectCode, check_event};
-use crate::frame::{Events, FrameError};
+use crate::event::{Event, RejectCode, check_event};
+use crate::frame::{EncodedEvent, Events, FrameError};
 use crate::journal::{AppendError, AppendTicket};
 use crate::metrics::{Code, Metrics, Reason};
 
@@ -31,6 +33,9 @@ pub struct Queued {
     pub num_events: u64,
     /// For the ACK: sequence numbers of events that become dead letters.
     pub rejected: Vec<(u64, RejectCode)>,
+    /// The entry, for the live feed once it is durable.
+    pub payload: Bytes,
+    pub outline: Outline,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,7 @@ pub struct Intake {
     pub lane: Arc<Lane>,
     pub registry: Arc<DeviceRegistry>,
     pub metrics: Arc<Metrics>,
+    pub live: Arc<LiveFeed>,
     pub retention_us: i64,
 }
 
@@ -101,18 +107,25 @@ impl Intake {
             rejected: checked.rejected,
             events: checked.events,
         };
-        Ok(self.append(window, &entry))
+        Ok(self.append(window, &entry, checked.outline))
     }
 
-    fn append(&self, window: &mut SequenceWindow, entry: &Entry<'_>) -> Taken {
+    fn append(
+        &self,
+        window: &mut SequenceWindow,
+        entry: &Entry<'_>,
+        events: EventsOutline,
+    ) -> Taken {
         let num_events = u64::from(entry.num_events);
         let refusals_seen = window.refusals_seen(self.lane.journal.num_refusals());
+        let payload = Bytes::from(entry.encode());
         match self
             .lane
             .journal
-            .append_after(entry.encode(), refusals_seen)
+            .append_after(payload.clone(), refusals_seen)
         {
             Ok(ticket) => {
+                let outline = events.outline(payload.len() - entry.events.len());
                 window.take(entry.last_seq());
                 self.lane.note_taken(num_events, entry.received_us);
                 let rejected = entry
@@ -125,6 +138,8 @@ impl Intake {
                     last_seq: entry.last_seq(),
                     num_events,
                     rejected,
+                    payload,
+                    outline,
                 })
             }
             Err(AppendError::Full { .. }) => {
@@ -148,20 +163,24 @@ impl Intake {
             num_events: 0,
             rejected: Vec::new(),
             events: &[],
+            outline: EventsOutline::default(),
         };
+        let mut offset = 0;
         for event in &mut frame.events {
-            let event = event?.event;
+            let EncodedEvent { event, encoded } = event?;
             let verdict =
                 check_event(&event, received_us, oldest_us).and_then(|()| match event.device_id {
                     Some(child) => self.registry.may_speak_for(self.device_id, child),
                     None => Ok(()),
                 });
-            if let Err(code) = verdict {
-                checked.rejected.push(Rejected {
+            match verdict {
+                Ok(()) => checked.outline.note(&event, offset, received_us),
+                Err(code) => checked.rejected.push(Rejected {
                     index: checked.num_events,
                     code,
-                });
+                }),
             }
+            offset += encoded.len();
             checked.num_events += 1;
         }
         checked.events = frame.events.consumed();
@@ -190,6 +209,7 @@ impl Intake {
                         .inc();
                 }
                 window.make_durable(queued.last_seq);
+                self.live.events(&queued.payload, queued.outline);
                 Ok(())
             }
             Err(AppendError::Full { .. }) => {
@@ -223,6 +243,37 @@ struct Checked<'a> {
     num_events: u32,
     rejected: Vec<Rejected>,
     events: &'a [u8],
+    outline: EventsOutline,
+}
+
+/// An [`Outline`] in the making; the offset counts from the first event.
+#[derive(Default)]
+struct EventsOutline {
+    is_mixed: bool,
+    /// Its time and its offset.
+    newest: Option<(i64, usize)>,
+}
+
+impl EventsOutline {
+    #[inline]
+    fn note(&mut self, event: &Event<'_>, offset: usize, received_us: i64) {
+        self.is_mixed |= event.device_id.is_some();
+        let time_us = event.time_us.unwrap_or(received_us);
+        if self
+            .newest
+            .is_none_or(|(newest_us, _)| newest_us <= time_us)
+        {
+            self.newest = Some((time_us, offset));
+        }
+    }
+
+    fn outline(&self, events_offset: usize) -> Outline {
+        if self.is_mixed {
+            return Outline::Mixed;
+        }
+        let newest_offset = self.newest.map(|(_, offset)| events_offset + offset);
+        Outline::Own { newest_offset }
+    }
 }
 
 impl<'a> Checked<'a> {
@@ -253,6 +304,50 @@ impl<'a> Checked<'a> {
                 })
                 .collect(),
             events: self.events.get(known_bytes..).unwrap_or_default(),
+            // The newest may be among those that are left out.
+            outline: EventsOutline {
+                is_mixed: true,
+                newest: None,
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outline(events: &[(Option<i64>, Option<Uuid>)]) -> Outline {
+        let mut outline = EventsOutline::default();
+        for (number, (time_us, device_id)) in events.iter().enumerate() {
+            let event = Event {
+                time_us: *time_us,
+                event_type: "t",
+                value: None,
+                unit: None,
+                metadata: None,
+                device_id: *device_id,
+            };
+            outline.note(&event, number * 10, 50);
+        }
+        outline.outline(100)
+    }
+
+    #[test]
+    fn the_newest_event_is_the_latest_by_its_time_and_of_several_the_last() {
+        let newest = |events| match outline(events) {
+            Outline::Own { newest_offset } => newest_offset,
+            Outline::Mixed => panic!(),
+        };
+        assert_eq!(newest(&[]), None);
+        assert_eq!(newest(&[(Some(9), None), (Some(7), None)]), Some(100));
+        assert_eq!(newest(&[(Some(9), None), (Some(9), None)]), Some(110));
+        assert_eq!(newest(&[(Some(9), None), (None, None)]), Some(110));
+    }
+
+    #[test]
+    fn events_of_children_make_it_mixed() {
+        let child = Some(Uuid::from_u128(2));
+        assert_eq!(outline(&[(None, None), (None, child)]), Outline::Mixed);
     }
 }

@@ -4,6 +4,7 @@
 //! sessions one connection a device, which holds its sequence window
 //! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who)
 //! journal  one write and one fdatasync for all that wait; then the ACK
+//! live     what has become durable, offered to those who watch
 //! drain    entries become a `Batch`, sorted; the sink stores it with the cursor, in one transaction
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod drain;
 pub mod entry;
 pub mod intake;
 pub mod lane;
+pub mod live;
 pub mod ports;
 pub mod ranges;
 pub mod registry;
