@@ -80,7 +80,7 @@ class Cache:
     def ask(self, command: str, *arguments: object) -> Any:
         """Run one command on a connection of its own."""
         with contextlib.closing(self.client()) as client:
-            return client.execute_command(command, *arguments)
+            return client.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
 
     def state(self, device: UUID) -> dict[str, Any]:
         """Return the state of a device as others read it; empty when there is none."""
