@@ -1,6 +1,11 @@
 """Migrations: run twice, run by many at once, and the form they choose."""
 
+import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -8,6 +13,7 @@ import sqlalchemy as sa
 from hse.adapters.postgres import migrate
 from hse.adapters.postgres.engine import create_engine, transaction
 from hse.adapters.postgres.identity_tables import users
+from tests.checks.sources import ROOT, tracked
 from tests.storage.conftest import empty_database
 
 
@@ -25,6 +31,30 @@ def test_upgrading_twice_changes_nothing(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with transaction(empty_database_url) as connection:
         assert connection.execute(sa.text("select name from organizations")).scalar_one() == "kept"
+
+
+def test_an_installed_package_brings_its_schema_along(empty_database_url: str, tmp_path: Path) -> None:
+    """As a wheel holds it: what stands below `hse`, and nothing of what stands beside it in a checkout."""
+    for path in tracked():
+        if path.is_relative_to(ROOT / "hse"):
+            copy = tmp_path / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
+    environment |= {"HSE_DATABASE_URL": empty_database_url, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "hse", "migrate"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert migrate.head() in done.stdout
+    assert migrate.current(empty_database_url) == migrate.head()
+    where = [
+        sys.executable,
+        "-c",
+        "import hse.api.document as page; print(page.asset('page.js').decode()); print(page.__file__)",
+    ]
+    served = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "SwaggerUIBundle" in served.stdout
+    assert str(tmp_path) in served.stdout
 
 
 def test_many_may_upgrade_at_once(empty_database_url: str) -> None:

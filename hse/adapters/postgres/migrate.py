@@ -1,4 +1,4 @@
-"""Brings a database to the schema in `migrations/`, forward only: going back is restoring a backup."""
+"""Brings a database to the schema in `migrations/` beside this file, forward only: going back is restoring a backup."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,8 @@ from alembic.script import ScriptDirectory
 
 from hse.adapters.postgres.engine import create_engine
 
-MIGRATIONS_PATH = Path(__file__).resolve().parents[3] / "migrations"
+# Within the package, so that an installed one brings its schema along.
+MIGRATIONS_PATH = Path(__file__).resolve().parent / "migrations"
 
 EventStorage = Literal["auto", "timescaledb", "partitions"]
 
@@ -21,7 +22,7 @@ LOCK_UPGRADE = sa.text("select pg_advisory_xact_lock(hashtext('hse.migrate'))")
 
 
 class MigrationsMissing(Exception):
-    """The package is installed without the `migrations/` folder that stands beside it in a checkout."""
+    """The package is installed without its `migrations/` folder."""
 
 
 def upgrade(database_url: str, *, storage: EventStorage = "auto") -> None:
@@ -74,7 +75,7 @@ def execute_sql_file(name: str) -> None:
 
 def _config() -> Config:
     if not MIGRATIONS_PATH.is_dir():
-        raise MigrationsMissing(f"{MIGRATIONS_PATH} is not there; run from a checkout")
+        raise MigrationsMissing(f"{MIGRATIONS_PATH} is not there: install the package anew")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_PATH).replace("%", "%%"))
     return config

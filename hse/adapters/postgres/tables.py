@@ -1,4 +1,4 @@
-"""The tables as statements name them. The schema itself is made by `migrations/`; a test holds the two together."""
+"""The tables as statements name them. The schema itself is made by `migrations/` beside it; a test holds the two together."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB, MACADDR, TIMESTAMP
