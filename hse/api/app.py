@@ -17,6 +17,7 @@ from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
 from hse.api import document, health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
+from hse.api.bounds import REQUEST_BYTES_MAX, BoundedRequest, RequestBounds
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.limits import RateLimits, RequestLimits
@@ -41,8 +42,6 @@ from hse.api.rest import (
     users,
 )
 from hse.api.security import RequestContext, cors_config, require_principal
-
-REQUEST_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +84,10 @@ def create_app(parts: Parts) -> Litestar:
                 "trusted_origins": parts.trusted_origins,
             }
         ),
-        middleware=[RateLimits(parts.limiter, parts.limits)],
+        middleware=[RequestBounds(), RateLimits(parts.limiter, parts.limits)],
         guards=[require_principal],
         exception_handlers=EXCEPTION_HANDLERS,
+        request_class=BoundedRequest,
         request_max_body_size=REQUEST_BYTES_MAX,
         cors_config=cors_config(parts.cors_origins),
         openapi_config=openapi_config(),

@@ -41,7 +41,8 @@ often it arrives within 24 hours.
 
 **Refusals** are problems (RFC 9457). Their `code` is stable; the schema `Problem` lists all of them.
 
-**Limits.** `RateLimit-*` headers tell how many more requests fit; a 429 says in `Retry-After` when to come back.
+**Limits.** `RateLimit-*` headers tell how many more requests fit; a 429 says in `Retry-After` when to come back. An address may
+have 8 KiB and 100 parameters (else 414, 400), all headers together 32 KiB (431), a body 1 MiB (413) and 64 levels of JSON (400).
 """
 
 TAGS = {
@@ -77,13 +78,19 @@ REASONS = {
     401: "You did not prove who you are.",
     403: "You may see this and not do it, or lack the permission altogether.",
     404: "There is no such thing, or none that you may see.",
+    408: "The request did not come in time.",
     409: "It is against a rule, or something is in the way: the code says what.",
     412: "It was changed since you read it.",
     413: "The body is too large.",
+    414: "The address is too long.",
     422: "The request does not have the form of this operation, or a value is refused.",
     429: "You ask too often, or tried too often.",
+    431: "The headers are too large.",
     503: "Something that is needed does not answer just now.",
 }
+
+# What any request may be answered that is out of bounds: it is told once, and not at each operation.
+EVERYWHERE = (408, 414, 431)
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -113,7 +120,9 @@ def document_of(app: Litestar) -> Document:
     components["securitySchemes"] = SECURITY_SCHEMES
     components.setdefault("schemas", {})["Problem"] = problem_schema()
     components["responses"] = {
-        f"Refused{status}": _problem_response(status, reason) for status, reason in REASONS.items()
+        f"Refused{status}": _problem_response(status, reason)
+        for status, reason in REASONS.items()
+        if status not in EVERYWHERE
     }
     used = {
         tag for item in document["paths"].values() for operation in item.values() for tag in operation.get("tags", ())

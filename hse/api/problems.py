@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
@@ -9,7 +10,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hse.api.acting import Answered
-from hse.domain.errors import DomainError, ErrorKind
+from hse.domain.errors import Contended, DomainError, ErrorKind
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 STATUS_OF_KIND = {
@@ -30,35 +31,50 @@ CODE_OF_STATUS = {
     404: "resource.not-found",
     405: "request.method-not-allowed",
     406: "request.not-acceptable",
+    408: "request.timed-out",
     413: "request.too-large",
+    414: "request.address-too-long",
     415: "request.unsupported-media-type",
     429: "request.too-many",
+    431: "request.headers-too-large",
     503: "service.unavailable",
 }
 DEFECT_CODE = "service.defect"
 RETRY_AFTER_SECONDS = 2
+CONTENTIONS = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    # A lock that was not got in time.
+    psycopg.errors.LockNotAvailable,
+)
 
 logger = structlog.get_logger(__name__)
 
 
 def problem(status: int, code: str, detail: str, request: Request[Any, Any, Any], **more: Any) -> Response[Any]:
     """A problem: `code` is stable, `detail` says what to do, `correlation_id` finds the log lines."""
-    correlation_id = request.scope["state"].get("correlation_id")
-    content = {
+    content = problem_content(status, code, detail, request.scope["state"].get("correlation_id")) | more
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="hse"'
+    if status == 413:
+        # The rest of the body is not waited for.
+        headers["Connection"] = "close"
+    if status in (429, 503):
+        headers["Retry-After"] = str(more.get("retry_after_seconds", RETRY_AFTER_SECONDS))
+    return Response(content=content, status_code=status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+def problem_content(status: int, code: str, detail: str, correlation_id: str | None) -> dict[str, Any]:
+    """What every problem tells."""
+    return {
         "type": f"urn:hse:problem:{code}",
         "title": code.replace(".", ": ").replace("-", " "),
         "status": status,
         "detail": detail,
         "code": code,
         "correlation_id": correlation_id,
-        **more,
     }
-    headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="hse"'
-    if status in (429, 503):
-        headers["Retry-After"] = str(more.get("retry_after_seconds", RETRY_AFTER_SECONDS))
-    return Response(content=content, status_code=status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
 
 
 def fields_of(error: DomainError) -> dict[str, Any]:
@@ -94,8 +110,15 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     return problem(status, code, error.detail, request)
 
 
+def is_contention(error: Exception) -> bool:
+    """Whether the database ended a transaction because another one stood in its way."""
+    return isinstance(getattr(error, "orig", None), CONTENTIONS)
+
+
 def on_database_away(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """The database does not answer, or has no connection to spare."""
+    """The database does not answer, or has no connection to spare; or two stood in each other's way."""
+    if is_contention(error):
+        return on_domain_error(request, Contended())
     logger.warning("database unavailable", error=type(error).__name__)
     return problem(503, "service.unavailable", "the database does not answer just now: try again in a moment", request)
 

@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from hse.api.app import create_app
+from hse.api.bounds import REQUEST_BYTES_MAX, BoundedHttpProtocol
 from hse.api.logs import configure_logs
 from hse.settings import read_settings
 from hse.wiring.api import compose_api
@@ -28,6 +29,8 @@ def api() -> None:
         app,
         host=settings.bind_host,
         port=settings.api_port,
+        http=BoundedHttpProtocol,
+        ws_max_size=REQUEST_BYTES_MAX,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -99,6 +99,16 @@ class Stale(DomainError):
         self.entity = entity
 
 
+class Contended(DomainError):
+    """Somebody changed the same things at the same moment, and one of the two had to give way; nothing was done."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.CONFLICT
+    code: ClassVar[str] = "resource.contended"
+
+    def __init__(self) -> None:
+        super().__init__("somebody else changed the same things at this moment, and nothing was done: send it again")
+
+
 class TooMany(DomainError):
     """The caller asks more often than he may; `limit` says which count is full: his address, his user or his key."""
 

@@ -8,8 +8,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from strawberry.utils.str_converters import to_camel_case
 
-from hse.api.problems import fields_of
-from hse.domain.errors import DomainError, ErrorKind
+from hse.api.problems import fields_of, is_contention
+from hse.domain.errors import Contended, DomainError, ErrorKind
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -36,6 +36,8 @@ def told(error: GraphQLError, correlation_id: str | None) -> GraphQLError:
 
 def _explained(error: GraphQLError) -> tuple[str, dict[str, Any]]:
     original = error.original_error
+    if isinstance(original, OperationalError) and is_contention(original):
+        original = Contended()
     if isinstance(original, DomainError):
         return str(original), {"code": original.code, "kind": original.kind.value, **_fields(original)}
     if isinstance(original, DATABASE_AWAY):

@@ -16,6 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionContext
 
+from hse.api.bounds import check_depth
 from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.context import Context, provide_context
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
@@ -108,6 +109,7 @@ class GraphQLEndpoint(
             raise ClientException(detail="the body is no JSON, or nests too deeply") from error
         if not isinstance(decoded, dict):
             raise ClientException(detail="send one operation, as an object")
+        check_depth(decoded)
         return decoded
 
     def encode_json(self, data: object) -> bytes:
