@@ -8,6 +8,7 @@ only callers on loopback are answered, and not those that a proxy on this machin
 import hmac
 import ipaddress
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from litestar import Request, Response, get
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from hse.domain.errors import Forbidden
+from hse.domain.errors import DomainError, Forbidden
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET"})
@@ -45,7 +46,7 @@ class Metrics:
         self.rate_limited = Counter(
             "hse_api_rate_limited", "Requests refused because a count was full.", ["limit"], registry=registry
         )
-        # `result` is one of few words: ok, wrong, throttled, ...
+        # `result` is "ok" or the refusal's code, without its noun: wrong-credentials, too-many-attempts, ...
         self.sign_ins = Counter("hse_api_sign_ins", "Tries to sign in.", ["result"], registry=registry)
         self.permission_seconds = Histogram(
             "hse_api_permission_seconds",
@@ -53,6 +54,16 @@ class Metrics:
             buckets=PERMISSION_BUCKETS,
             registry=registry,
         )
+
+    @contextmanager
+    def counted_sign_in(self) -> Iterator[None]:
+        """Count a try to sign in by how it ends: well, or with a refusal."""
+        try:
+            yield
+        except DomainError as refusal:
+            self.sign_ins.labels(refusal.code.rpartition(".")[2]).inc()
+            raise
+        self.sign_ins.labels("ok").inc()
 
     def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
         """A gauge that is read when somebody asks: its values by the value of its one label."""

@@ -1,19 +1,23 @@
 """The application as it is served, in the test's event loop, on a real database under the api's own login."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 from litestar import Litestar
 
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
 from hse.api.app import Parts, create_app
+from hse.api.logs import configure_logs
 from hse.embedded.postgres import EmbeddedPostgres
 from hse.wiring.api import compose_doorkeeping
 from tests.api.world import SECRET_KEY, TOKENS, World
@@ -96,6 +100,23 @@ async def api(app: Litestar) -> AsyncIterator[Client]:
     """A client of the application."""
     async with client_of(app) as client:
         yield client
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What the application writes to its log, at the most talkative level."""
+    stream = io.StringIO()
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    structlog.reset_defaults()
+    configure_logs("debug", stream)
+    # Else the first test's stream would be kept by every module that has logged once.
+    structlog.configure(cache_logger_on_first_use=False)
+    # The test's own client is not the application.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    yield stream
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:], level = before
+    logging.getLogger().setLevel(level)
 
 
 def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 import io
 import json
-import logging
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,34 +12,16 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-import structlog
 
 from hse.adapters.limits import RedisRateLimiter
 from hse.adapters.postgres.database import Database
-from hse.api.app import REQUEST_BYTES_MAX, Parts, create_app
+from hse.api.app import Parts, create_app
+from hse.api.bounds import REQUEST_BYTES_MAX
 from hse.api.limits import RequestLimits
-from hse.api.logs import configure_logs
 from hse.embedded.ports import free_ports
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.conftest import OUTBOX, Client, client_of, living, problem_of, serving
 from tests.api.world import PASSWORD, World
-
-
-@pytest.fixture
-def logged() -> Iterator[io.StringIO]:
-    """What the application writes to its log, at the most talkative level."""
-    stream = io.StringIO()
-    before = logging.getLogger().handlers[:], logging.getLogger().level
-    structlog.reset_defaults()
-    configure_logs("debug", stream)
-    # Else the first test's stream would be kept by every module that has logged once.
-    structlog.configure(cache_logger_on_first_use=False)
-    # The test's own client is not the application.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    yield stream
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:], level = before
-    logging.getLogger().setLevel(level)
 
 
 def requests_in(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -117,6 +100,23 @@ async def test_requests_are_counted_by_route_and_not_by_path(with_token: Client,
     assert 'hse_api_database_connections{state="in_use"} 0.0' in text
     assert "hse_api_requests_in_flight 1.0" in text
     assert str(world.tenant.sites[0].area_id) not in text
+
+
+async def test_tries_to_sign_in_are_counted_by_how_they_end(parts: Parts, world: World) -> None:
+    world.give_password(world.chief)
+    right = {"email": world.chief.email, "password": PASSWORD}
+    wrong = {**right, "password": "wrong"}
+    found: Counter[str] = Counter()
+    async with serving(replace(parts, metrics_token="a token")) as api:
+        for body in (right, {**wrong, "email": "nobody@example.com"}, right, *[wrong] * 12):
+            answer = await api.post("/api/v1/auth/login", json=body)
+            found[answer.json().get("code", "identity.ok").removeprefix("identity.")] += 1
+        # What has not the form of a try is none.
+        await api.post("/api/v1/auth/login", json={"email": world.chief.email})
+        text = (await api.get("/metrics", headers={"Authorization": "Bearer a token"})).text
+    counted = re.findall(r'^hse_api_sign_ins_total\{result="([^"]+)"\} (\S+)$', text, re.MULTILINE)
+    assert {name: float(count) for name, count in counted} == found
+    assert found.keys() == {"ok", "wrong-credentials", "too-many-attempts"}
 
 
 async def test_with_a_token_the_numbers_are_for_who_has_it(with_token: Client) -> None:

@@ -54,7 +54,8 @@ async def log_in(
         codes=Codes(totp=data.totp_code, recovery=data.recovery_code),
         user_agent=request.headers.get("user-agent"),
     )
-    opened = await sign_in(entrance, command)
+    with request.app.state.metrics.counted_sign_in():
+        opened = await sign_in(entrance, command)
     return signed_in(entrance.keeping, opened, in_cookies=data.in_cookies)
 
 
