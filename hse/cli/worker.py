@@ -11,9 +11,7 @@ import sqlalchemy as sa
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from hse.adapters.postgres.engine import create_engine
-from hse.adapters.postgres.mail import forget_old_mail
 from hse.adapters.postgres.maintenance import run_maintenance
-from hse.adapters.postgres.sessions import forget_old_sessions
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
 from hse.wiring.outbox import HANDLERS, EventDispatcher
@@ -69,6 +67,3 @@ def maintain(engine: sa.Engine, retention_days: int) -> None:
     """One run of the storage's maintenance."""
     report = run_maintenance(engine, now=datetime.now(UTC), retention_days=retention_days)
     logger.info("maintenance: %s", report)
-    with engine.begin() as connection:
-        forget_old_mail(connection)
-        forget_old_sessions(connection)

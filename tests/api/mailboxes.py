@@ -45,7 +45,10 @@ class Mailbox:
         assert isinstance(content, bytes)
         self.messages.append(message_from_bytes(content, policy=default_policy))
         self.recipients += envelope.rcpt_tos
-        self.were_private.append(session.ssl is not None)
+        # The first is there after STARTTLS, the second where TLS was spoken from the start.
+        transport = server.transport
+        is_tls = transport is not None and transport.get_extra_info("ssl_object") is not None
+        self.were_private.append(session.ssl is not None or is_tls)
         return "250 OK"
 
 
@@ -74,12 +77,17 @@ class WaitsForItsClients(Controller):
 
 @contextmanager
 def smtp_server(
-    mailbox: Mailbox, port: int, *, tls_context: ssl.SSLContext | None = None, login: tuple[str, str] | None = None
+    mailbox: Mailbox,
+    port: int,
+    *,
+    tls_context: ssl.SSLContext | None = None,
+    is_tls_from_the_start: bool = False,
+    login: tuple[str, str] | None = None,
 ) -> Iterator[None]:
-    """Take mail on the port; with `tls_context` by STARTTLS, with `login` from those only who know it."""
+    """Take mail on the port; with `tls_context` by STARTTLS or from the start, with `login` from those only who know it."""
     options: dict[str, Any] = {}
     if tls_context is not None:
-        options["tls_context"] = tls_context
+        options["ssl_context" if is_tls_from_the_start else "tls_context"] = tls_context
     if login is not None:
 
         def authenticate(*arguments: Any) -> AuthResult:
@@ -89,7 +97,9 @@ def smtp_server(
             return AuthResult(success=is_right, handled=True)
 
         has_tls = tls_context is not None
-        options |= {"authenticator": authenticate, "auth_required": has_tls, "auth_require_tls": has_tls}
+        # Of TLS from the start, the server's rule for logins knows nothing.
+        must_start_tls = has_tls and not is_tls_from_the_start
+        options |= {"authenticator": authenticate, "auth_required": has_tls, "auth_require_tls": must_start_tls}
     controller = WaitsForItsClients(mailbox, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:

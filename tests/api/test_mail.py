@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from hse.adapters.mail import FileMailer, Letter, LetterNotSent, Mailer, SmtpMailer
 from hse.adapters.postgres.engine import create_engine, psycopg_url
-from hse.adapters.postgres.mail import ATTEMPTS_MAX, FIRST_WAIT, claim_letter, forget_old_mail, queue_mail
+from hse.adapters.postgres.mail import ATTEMPTS_MAX, FIRST_WAIT, claim_letter, queue_mail
 from hse.embedded.ports import free_ports
 from hse.settings import Settings
 from hse.wiring.worker import Postman, compose_mailer, compose_postman
@@ -218,6 +218,29 @@ def test_a_password_goes_out_over_tls_only(database_url: str, engine: sa.Engine,
     assert mailbox.were_private == [True]
 
 
+def test_smtps_speaks_tls_from_the_start_and_to_nobody_it_does_not_know(
+    database_url: str, engine: sa.Engine, port: int, tmp_path: Path
+) -> None:
+    certificate, key = write_certificate(tmp_path)
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(certificate, key)
+    url = f"smtps://hse:p%40ss@localhost:{port}"
+    trusting = SmtpMailer(url, SENDER, tls_context=ssl.create_default_context(cafile=str(certificate)))
+    queue(database_url, "ana@example.com")
+    mailbox = Mailbox()
+    with smtp_server(mailbox, port, tls_context=server_context, is_tls_from_the_start=True, login=("hse", "p@ss")):
+        assert not postman(engine, SmtpMailer(url, SENDER)).deliver_one(), "nobody vouches for this certificate"
+        assert states(database_url) == [("pending", 1, False)]
+        make_due(database_url)
+        assert postman(engine, trusting).deliver_one()
+    assert (mailbox.recipients, mailbox.were_private) == (["ana@example.com"], [True])
+    # A server without TLS gets nothing, and no password either.
+    queue(database_url, "eva@example.com")
+    with smtp_server(mailbox, port, login=("hse", "p@ss")):
+        assert not postman(engine, trusting).deliver_one()
+    assert mailbox.recipients == ["ana@example.com"]
+
+
 def test_a_letter_that_cannot_stand_in_a_header_is_given_up(database_url: str, engine: sa.Engine, port: int) -> None:
     queue(database_url, "ana@example.com\nBcc: all@example.com")
     assert not postman(engine, SmtpMailer(f"smtp://127.0.0.1:{port}", SENDER)).deliver_one()
@@ -275,18 +298,6 @@ async def test_a_directory_that_cannot_be_written_to_is_a_letter_not_sent(tmp_pa
     with pytest.raises(LetterNotSent) as refusal:
         await FileMailer(tmp_path / "mail", SENDER).send(letter)
     assert not refusal.value.is_final
-
-
-def test_sent_letters_are_forgotten_after_a_month(database_url: str, engine: sa.Engine) -> None:
-    queue(database_url, "old@example.com", "new@example.com", "pending@example.com")
-    with psycopg.connect(database_url) as connection:
-        connection.execute("update outgoing_mail set status = 'sent' where recipient <> 'pending@example.com'")
-        connection.execute(
-            "update outgoing_mail set created_at = now() - interval '31 days' where recipient <> 'new@example.com'"
-        )
-    with engine.begin() as connection:
-        assert forget_old_mail(connection) == 1
-    assert len(states(database_url)) == 2
 
 
 def test_the_settings_choose_how_mail_leaves(engine: sa.Engine, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from typing import Any
 
 import psycopg
 
-from hse.adapters.postgres.engine import transaction
-from hse.adapters.postgres.sessions import forget_old_sessions
 from tests.api.conftest import Client, problem_of
 from tests.api.test_auth import audited, log_in
 from tests.api.world import Person, World
@@ -109,23 +107,6 @@ async def test_everybody_changes_his_own_names_and_nothing_else(api: Client, wor
     problem_of(stale, 412, "resource.stale")
     for more in ({"email": "x@example.com"}, {"role_id": str(world.custom_role)}, {"first_name": ""}):
         problem_of(await api.patch("/api/v1/me", headers=world.user.headers, json=more), 422, "request.invalid")
-
-
-def test_sessions_that_ended_long_ago_are_forgotten(world: World) -> None:
-    with psycopg.connect(world.database_url) as connection:
-        for column, person, days in (
-            ("revoked_at", world.user, 91),
-            ("expires_at", world.admin, 91),
-            ("revoked_at", world.custom, 89),
-        ):
-            statement = f"update sessions set {column} = now() - %s * interval '1 day' where id = %s"
-            connection.execute(statement.encode(), [days, person.session_id])
-    with transaction(world.database_url) as owner:
-        assert forget_old_sessions(owner) == 2
-    with psycopg.connect(world.database_url) as connection:
-        left = {row[0] for row in connection.execute("select id from sessions")}
-    assert world.user.session_id not in left
-    assert {world.custom.session_id, world.chief.session_id} <= left
 
 
 async def test_an_api_key_reads_whose_it_is_and_touches_nothing_that_its_owner_signs_in_with(

@@ -48,7 +48,7 @@ OLD_AND_YOUNG = {
     ),
     "sessions": (
         "insert into sessions (id, user_id, expires_at)"
-        f" values (gen_random_uuid(), {USER}, timestamptz '2030-05-02 12:00' + {{span}})"
+        f" values (gen_random_uuid(), {USER}, timestamptz '2030-03-03 12:00' + {{span}})"
     ),
     "password_resets": (
         "insert into password_resets (token_hash, user_id, expires_at)"
@@ -81,7 +81,7 @@ def test_what_has_expired_goes_and_what_has_not_stays(
 def test_a_session_goes_with_its_tokens_and_a_live_one_keeps_those_that_show_a_theft(
     engine: sa.Engine, connection: psycopg.Connection
 ) -> None:
-    for number, ended_at in enumerate(("2030-04-01", "2030-07-01")):
+    for number, ended_at in enumerate(("2030-03-01", "2030-07-01")):
         connection.execute(
             f"with s as (insert into sessions (id, user_id, expires_at) values (gen_random_uuid(), {USER}, %s) returning id)"
             " insert into refresh_tokens (token_hash, session_id, used_at)"
@@ -93,6 +93,24 @@ def test_a_session_goes_with_its_tokens_and_a_live_one_keeps_those_that_show_a_t
     delete_expired(engine, NOW)
     assert left(connection, "sessions") == 1
     assert left(connection, "refresh_tokens") == 1
+
+
+def test_a_session_that_was_ended_early_goes_ninety_days_after_that(
+    engine: sa.Engine, connection: psycopg.Connection
+) -> None:
+    for revoked_at in ("2030-03-03 11:59", "2030-03-03 12:01"):
+        connection.execute(
+            f"insert into sessions (id, user_id, expires_at, revoked_at) values (gen_random_uuid(), {USER}, %s, %s)".encode(),
+            ["2030-07-01", revoked_at],
+        )
+    assert delete_expired(engine, NOW) == 1
+    assert left(connection, "sessions") == 1
+
+
+def test_a_letter_that_still_waits_stays(engine: sa.Engine, connection: psycopg.Connection) -> None:
+    letter = OLD_AND_YOUNG["outgoing_mail"].replace("'sent'", "'pending'").format(span="interval '-1 year'")
+    connection.execute(letter.encode())
+    assert delete_expired(engine, NOW) == 0
 
 
 def test_a_run_takes_a_bite_and_the_next_run_the_rest(engine: sa.Engine, connection: psycopg.Connection) -> None:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from hse.adapters.postgres.idempotency import KEPT_FOR as ANSWERS_KEPT_FOR
 from hse.adapters.postgres.identity_tables import (
     idempotency_keys,
     invitations,
@@ -16,9 +17,8 @@ from hse.adapters.postgres.identity_tables import (
 # A bite is short, so that nobody waits for its locks; what is left over is taken in the next minute.
 ROWS_MAX = 5_000
 
-ANSWERS_KEPT_FOR = timedelta(hours=24)
-# Somebody who looks into a theft of last week still sees where sessions came from.
-SESSIONS_KEPT_FOR = timedelta(days=30)
+# They tell from which addresses their owner came before: from these, nobody who guesses elsewhere slows him down (ADR 9).
+SESSIONS_KEPT_FOR = timedelta(days=90)
 # A refresh token lives for 7 days: one that was used before that tells nothing any more when it comes again.
 USED_TOKENS_KEPT_FOR = timedelta(days=8)
 RESETS_KEPT_FOR = timedelta(days=7)

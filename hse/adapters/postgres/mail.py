@@ -19,7 +19,6 @@ from hse.adapters.sealing import Sealer
 ATTEMPTS_MAX = 8
 # Doubled at each attempt: 30 s, 1 min, ... 32 min; an hour in all.
 FIRST_WAIT = timedelta(seconds=2 * SEND_SECONDS_MAX)
-KEPT_FOR = timedelta(days=30)
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +137,3 @@ def mark_not_sent(connection: sa.Connection, claimed: Claimed, reason: str, *, i
         logger.error("letter not sent, and given up: kind=%s id=%s attempts=%s reason=%s", *told)
     else:
         logger.warning("letter not sent, tried again later: kind=%s id=%s attempts=%s reason=%s", *told)
-
-
-def forget_old_mail(connection: sa.Connection) -> int:
-    """Delete letters that were sent or given up a month ago; returns how many."""
-    mail = outgoing_mail.c
-    old = sa.delete(outgoing_mail).where(mail.status != "pending", mail.created_at < sa.func.now() - KEPT_FOR)
-    return connection.execute(old).rowcount

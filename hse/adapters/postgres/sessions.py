@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from hse.adapters.postgres.identity_tables import password_resets, sessions, users
+from hse.adapters.postgres.identity_tables import sessions, users
 from hse.adapters.postgres.reach import OwnerScope
 from hse.adapters.postgres.stores import ActorTransaction, TableStore
 from hse.domain.identity.session_control import Session
 from hse.domain.policy import Reach
 
 OWNER = OwnerScope(users.c.partner_company_id, users.c.organization_id)
-KEPT_FOR = timedelta(days=90)
 IS_ALIVE = sa.and_(sessions.c.revoked_at.is_(None), sessions.c.expires_at > sa.func.now())
 
 
@@ -56,13 +54,3 @@ class Sessions(TableStore[Session]):
 
     def _view(self, row: sa.Row[Any]) -> Session:
         return Session(**row._mapping, is_current=row.id == self._current)
-
-
-def forget_old_sessions(connection: sa.Connection) -> int:
-    """Delete sessions that ended long ago, with their refresh tokens, and links that are too old; returns how many sessions.
-
-    Until then they tell from which addresses somebody came before.
-    """
-    connection.execute(sa.delete(password_resets).where(password_resets.c.expires_at < sa.func.now() - KEPT_FOR))
-    over = sa.func.coalesce(sessions.c.revoked_at, sessions.c.expires_at) < sa.func.now() - KEPT_FOR
-    return connection.execute(sa.delete(sessions).where(over)).rowcount
