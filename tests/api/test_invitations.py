@@ -275,6 +275,72 @@ async def test_a_role_with_a_pending_invitation_counts_where_that_says(
     problem_of(await api.patch(path, headers=world.admin.headers, json=body), 403, "users.beyond-your-establishments")
 
 
+def num_waiting(world: World) -> int:
+    """How many transactions wait for a lock in this test's database."""
+    with psycopg.connect(world.database_url) as connection:
+        row = connection.execute(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "held"),
+    [
+        # Held up when it has the invitation and not yet the role, and the other way round.
+        ("accept", "delete", "lock table users in share row exclusive mode"),
+        ("delete", "accept", "select from roles where name = 'spare' for key share"),
+    ],
+)
+async def test_who_accepts_while_the_role_is_deleted_gets_it_or_a_clear_refusal(
+    api: Client, world: World, first: str, then: str, held: str
+) -> None:
+    body = {"name": "spare", "actions": ["read_area"]}
+    spare = (await api.post("/api/v1/roles", headers=world.chief.headers, json=body)).json()["id"]
+    assert (await invite(api, world.chief, spare)).status_code == 201
+    token = token_sent(world)
+    calls: dict[str, Any] = {
+        "accept": lambda: answer(api, "accept", token),
+        "delete": lambda: api.delete(f"/api/v1/roles/{spare}", headers=world.chief.headers),
+    }
+    tasks: dict[str, asyncio.Task[Any]] = {}
+    async with await psycopg.AsyncConnection.connect(world.database_url) as holding:
+        await holding.execute(held.encode())
+        for way in (first, then):
+            tasks[way] = asyncio.create_task(calls[way]())
+            async with asyncio.timeout(60):
+                while num_waiting(world) < len(tasks):
+                    assert not tasks[way].done(), tasks[way].result().text
+                    await asyncio.sleep(0.02)
+    answers = {way: await task for way, task in tasks.items()}
+    if first == "accept":
+        assert answers["accept"].status_code == 201, answers["accept"].text
+        problem_of(answers["delete"], 409, "resource.in-use")
+    else:
+        assert answers["delete"].status_code == 204, answers["delete"].text
+        problem_of(answers["accept"], 409, "invitations.void")
+
+
+async def test_an_establishment_that_is_deleted_while_somebody_accepts_is_a_clear_refusal(
+    api: Client, world: World, roles: dict[str, UUID]
+) -> None:
+    place = {"organization_id": str(world.tenant.id), "name": "Acme 3", "timezone": "UTC"}
+    site = (await api.post("/api/v1/establishments", headers=world.chief.headers, json=place)).json()["id"]
+    await invite(api, world.chief, roles["user"], establishment_ids=[site])
+    token = token_sent(world)
+    # It is deleted, and not yet for good, when the invitation is opened.
+    async with await psycopg.AsyncConnection.connect(world.database_url) as deleting:
+        await deleting.execute("delete from establishments where id = %s", [site])
+        accepting = asyncio.create_task(answer(api, "accept", token))
+        async with asyncio.timeout(60):
+            while num_waiting(world) == 0:
+                assert not accepting.done(), accepting.result().text
+                await asyncio.sleep(0.02)
+    problem_of(await accepting, 409, "invitations.void")
+    assert (await answer(api, "accept", token)).status_code == 201
+
+
 async def test_an_invitation_repeated_under_one_key_is_one_letter(
     api: Client, world: World, roles: dict[str, UUID]
 ) -> None:

@@ -3,12 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hse.adapters.postgres.identity_tables import credentials, invitations, user_establishments, users
 from hse.adapters.postgres.work import Origin, add_audit_entry
+from hse.domain.identity.invitations import InvitationVoid
 from hse.domain.identity.model import OpenInvitation
 from hse.domain.work import Record
 
@@ -31,7 +33,18 @@ class PostgresDoorstep:
     async def admit(
         self, invitation: OpenInvitation, first_name: str, last_name: str, password_hash: str
     ) -> UUID | None:
-        """Make the account that was offered; None when the address has one already."""
+        """Make the account that was offered; None when the address has one already. Raises `InvitationVoid`."""
+        try:
+            return await self._admit(invitation, first_name, last_name, password_hash)
+        except sa.exc.IntegrityError as error:
+            # The role or an establishment was deleted since the invitation was opened.
+            if isinstance(error.orig, psycopg.errors.ForeignKeyViolation):
+                raise InvitationVoid from error
+            raise
+
+    async def _admit(
+        self, invitation: OpenInvitation, first_name: str, last_name: str, password_hash: str
+    ) -> UUID | None:
         values = {
             "email": invitation.email,
             "first_name": first_name,

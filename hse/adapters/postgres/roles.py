@@ -106,6 +106,13 @@ class Roles(TableStore[Role]):
         await self._record("update", before, after)
         return after
 
+    async def remove(self, before: Role) -> None:
+        """Delete a role. Raises `InUse`."""
+        # First those who answer an invitation to it, then the role: they take the two in this order, too.
+        answered = sa.select(invitations.c.id).where(invitations.c.role_id == before.id).order_by(invitations.c.id)
+        await self._connection.execute(answered.with_for_update())
+        await super().remove(before)
+
     async def lock(self, role_id: UUID, *, is_shared: bool = False) -> None:
         """Until this transaction ends, nobody changes the role, and unless it is shared nobody gives it to anybody.
 

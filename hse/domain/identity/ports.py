@@ -86,7 +86,7 @@ class Doorstep(Protocol):
     async def admit(
         self, invitation: OpenInvitation, first_name: str, last_name: str, password_hash: str
     ) -> UUID | None:
-        """Make the account that was offered; None when the address has one already."""
+        """Make the account that was offered; None when the address has one already. Raises `InvitationVoid`."""
 
     async def answer(self, invitation: OpenInvitation, status: str, user_id: UUID | None) -> None:
         """Write down that the invitation was answered."""
