@@ -16,6 +16,7 @@ from hse.failure import Failure
 
 PREFIX = "HSE_"
 DEFAULT_DATA_DIR = ".hse"
+MAIL_DIRECTORY = "mail"
 PORT_MAX = 65_535
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
@@ -129,6 +130,11 @@ class Settings:
 def data_dir_of(settings: Settings) -> Path:
     """Return the absolute data directory; `.hse` below the working directory when none is set."""
     return (settings.data_dir or Path(DEFAULT_DATA_DIR)).resolve()
+
+
+def mail_dir_of(settings: Settings) -> Path | None:
+    """Return where letters become files; None where a mail server sends them."""
+    return data_dir_of(settings) / MAIL_DIRECTORY if settings.smtp_url is None else None
 
 
 def variable_of(name: str) -> str:

@@ -17,6 +17,7 @@ from hse.embedded.valkey import EmbeddedValkey
 from hse.settings import Settings
 from hse.supervision.child import Program
 from hse.supervision.interrupts import Interrupts, StopRequested
+from hse.supervision.letters import Letters
 from hse.supervision.presenters import Presenter
 from hse.supervision.published import Published, publish, withdraw
 from hse.supervision.readings import NOTHING, Readings
@@ -48,6 +49,7 @@ class Machine:
     # Runs when the database answers: migrates it and puts the demo's devices there.
     prepare_database: Callable[[], None]
     simulate: list[str] | None  # the demo's command line after `hse`; None without a demo
+    mail_dir: Path | None  # where letters become files; None where they are sent
     screenshot: tuple[Path, float] | None  # where to draw the view, and after how many seconds to stop
 
 
@@ -60,6 +62,7 @@ class Run:
         self._presenter = presenter
         self._supervisor = Supervisor(interrupts, self._on_change)
         self._readings: Readings | None = None
+        self._letters = None if machine.mail_dir is None else Letters(machine.mail_dir)
         self._is_published = False
 
     def run(self) -> None:
@@ -101,6 +104,7 @@ class Run:
         started_at = time.monotonic()
         while not self._interrupts.requests:
             self._supervisor.watch()
+            self._tell_of_letters()
             self._show()
             if self._machine.screenshot is not None:
                 path, after_seconds = self._machine.screenshot
@@ -108,6 +112,10 @@ class Run:
                     save_svg(path, draw(readings.picture, rows_of(self._supervisor.children), self._published(), []))
                     return
             self._interrupts.sleep(LOOK_SECONDS)
+
+    def _tell_of_letters(self) -> None:
+        for line in self._letters.new() if self._letters is not None else ():
+            logger.info("%s", line)
 
     def _on_change(self) -> None:
         if self._is_published:

@@ -50,7 +50,8 @@ def draw(
     """Return the whole picture."""
     parts: list[RenderableType] = [_flow(picture), _children(children, published)]
     if messages:
-        parts.append(Text("\n".join(messages), style="dim", overflow="ellipsis", no_wrap=True))
+        # Wrapped and not cut: a link that is cut is worth nothing.
+        parts.append(Text("\n".join(messages), style="dim", overflow="fold"))
     return Panel(Group(*parts), title="[bold]HSE[/]", subtitle="Ctrl-C drains and stops", border_style="cyan")
 
 

@@ -14,7 +14,7 @@ from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
 from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import Settings, SettingsError, data_dir_of, variable_of
+from hse.settings import Settings, SettingsError, data_dir_of, mail_dir_of, variable_of
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
@@ -102,6 +102,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         redis_url=redis_url,
         prepare_database=prepare_database,
         simulate=demo,
+        mail_dir=mail_dir_of(settings),
         screenshot=options.screenshot,
     )
 

@@ -10,9 +10,8 @@ import sqlalchemy as sa
 from hse.adapters.mail import FileMailer, LetterNotSent, Mailer, SmtpMailer
 from hse.adapters.postgres.mail import ATTEMPTS_MAX, Claimed, claim_letter, letter_of, mark_not_sent, mark_sent
 from hse.adapters.sealing import Sealer, WrongKey
-from hse.settings import Settings, data_dir_of
+from hse.settings import MAIL_DIRECTORY, Settings, data_dir_of
 
-MAIL_DIRECTORY = "mail"
 MAIL_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)

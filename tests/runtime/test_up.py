@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,40 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_recovers(tmp_path
         wait_until(lambda: all(is_gone(pid) for pid in told["pids"].values()), "every child is gone")
     with up(data_dir, "--no-demo"):
         assert [one["device_id"] for one in hse(data_dir, "devices", "list")] == [issued["device_id"]]
+
+
+def post(port: int, path: str, body: dict[str, Any], token: str | None = None) -> Any:
+    """What the api answers to a POST that must succeed."""
+    headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+    address, content = f"http://127.0.0.1:{port}/api/v1/{path}", json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, content, headers)) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.timeout(300)
+def test_letters_become_files_and_their_links_are_printed(tmp_path: Path) -> None:
+    data_dir, password = tmp_path / "data", "seven otters juggle plums"
+    with up(data_dir, "--no-demo") as (_, told):
+        port = told["ports"]["api"]
+        create = [sys.executable, "-m", "hse", "admin", "create", "--email", "root@example.com", "--password-stdin"]
+        subprocess.run([*create, "--data-dir", str(data_dir)], input=f"{password}\n", text=True, check=True)
+        signed_in = post(port, "auth/login", {"email": "root@example.com", "password": password})
+        with psycopg.connect(told["database_url"]) as connection:
+            row = connection.execute("select id::text from roles where type = 'system' and name = 'root'").fetchone()
+        assert row is not None
+        invited = {"email": "eva@example.com", "first_name": "Eva", "last_name": "Paz", "role_id": row[0]}
+        post(port, "invitations", invited, signed_in["access_token"])
+        printed = data_dir.with_suffix(".log")
+        link = re.compile(r"https?://\S+/invitations/(\S+)")
+        wait_until(lambda: link.search(printed.read_text()) is not None, "the link is printed", seconds=READY_SECONDS)
+        found = link.search(printed.read_text())
+        assert found is not None
+        (letter,) = (data_dir / "mail").iterdir()
+        assert str(letter) in printed.read_text()
+        assert "eva@example.com" in letter.read_text()
+        assert letter.stat().st_mode & 0o777 == 0o600
+        accepted = post(port, "invitations/accept", {"token": found[1], "password": "nine badgers paint fences"})
+        assert accepted["email"] == "eva@example.com"
 
 
 @pytest.mark.timeout(300)
