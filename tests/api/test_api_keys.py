@@ -150,15 +150,6 @@ async def test_a_key_is_revoked_by_its_owner_and_by_who_looks_after_him(api: Cli
     assert len(revoked) == 4
 
 
-async def test_an_admin_of_some_establishments_sees_the_keys_of_others_and_ends_none(api: Client, world: World) -> None:
-    for owner in (world.chief, world.other_site_admin):
-        path = f"{KEYS}/{world.new_api_key(owner)}"
-        refused = await api.delete(path, headers=world.admin.headers)
-        problem_of(refused, 403, "users.beyond-your-establishments")
-        kept = await api.get(path, headers=world.admin.headers)
-        assert kept.json()["revoked_at"] is None
-
-
 async def test_the_keys_of_others_are_for_those_who_look_after_them(api: Client, world: World) -> None:
     await issue(api, world.admin, "read_area")
     path = f"/api/v1/users/{world.admin.id}/api-keys"
@@ -167,6 +158,102 @@ async def test_the_keys_of_others_are_for_those_who_look_after_them(api: Client,
         assert [key["name"] for key in listed.json()["items"]] == ["dashboard"], (person.email, listed.text)
     problem_of(await api.get(path, headers=world.other_chief.headers), 404, "resource.not-found")
     problem_of(await api.get(path, headers=world.user.headers), 404, "resource.not-found")
+
+
+async def test_an_admin_of_one_site_looks_after_the_keys_of_those_who_work_there_alone(
+    api: Client, world: World
+) -> None:
+    """The rule of sessions: a key of the chief's, or of who works elsewhere too, is not his to look at or to end."""
+    for owner in (world.chief, world.other_site_admin):
+        key = f"{KEYS}/{(await issue(api, owner, 'read_area'))['api_key']['id']}"
+        for call in (
+            api.get(f"/api/v1/users/{owner.id}/api-keys", headers=world.admin.headers),
+            api.get(key, headers=world.admin.headers),
+            api.delete(key, headers=world.admin.headers),
+        ):
+            problem_of(await call, 403, "users.beyond-your-establishments")
+        assert (await api.get(key, headers=owner.headers)).json()["revoked_at"] is None
+        assert (await api.delete(key, headers=world.partner.headers)).status_code == 204
+    above = f"{KEYS}/{(await issue(api, world.partner, 'read_area'))['api_key']['id']}"
+    problem_of(await api.delete(above, headers=world.chief.headers), 404, "resource.not-found")
+
+
+async def test_who_sees_people_and_looks_after_none_is_told_so(api: Client, world: World) -> None:
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "insert into permissions (role_id, action_name) values (%s, 'read_user')", [world.custom_role]
+        )
+    key = f"{KEYS}/{world.new_api_key(world.admin)}"
+    assert problem_of(await api.get(key, headers=world.custom.headers), 403, "permission.missing")["action"] == (
+        "manage_user_sessions"
+    )
+
+
+async def test_its_owner_changes_what_a_key_may_do_until_when_and_how_often(api: Client, world: World) -> None:
+    issued = await issue(api, world.chief, "read_area", requests_per_minute=5)
+    path = f"{KEYS}/{issued['api_key']['id']}"
+    etag = {"If-Match": (await api.get(path, headers=world.chief.headers)).headers["etag"]}
+    body = {"name": "meters", "actions": ["read_device", "read_device"], "requests_per_minute": 7}
+    changed = await api.patch(path, headers={**world.chief.headers, **etag}, json=body)
+    assert changed.status_code == 200, changed.text
+    after = changed.json()
+    assert (after["name"], after["actions"], after["requests_per_minute"]) == ("meters", ["read_device"], 7)
+    assert (after["version"], after["expires_at"]) == (2, None)
+    problem_of(await api.get("/api/v1/areas", headers=with_key(issued)), 403, "permission.missing")
+    used = await api.get("/api/v1/devices", headers=with_key(issued))
+    assert (used.status_code, used.headers["ratelimit-limit"]) == (200, "7")
+    stale = await api.patch(path, headers={**world.chief.headers, **etag}, json={"name": "x"})
+    problem_of(stale, 412, "resource.stale")
+    later = {"expires_at": "2038-01-01T00:00:00Z"}
+    assert (await api.patch(path, headers=world.chief.headers, json=later)).json()["expires_at"] == later["expires_at"]
+    forever = await api.patch(path, headers=world.chief.headers, json={"expires_at": None})
+    assert forever.json()["expires_at"] is None
+    ((before, after),) = rows(
+        world,
+        "select before ->> 'name', after ->> 'name' from audit_entries where action = 'api_key.update'"
+        " and before ->> 'name' <> after ->> 'name' and organization_id = %s",
+        world.tenant.id,
+    )
+    assert (before, after) == ("dashboard", "meters")
+
+
+async def test_a_changed_key_holds_no_more_than_a_new_one_could(api: Client, world: World) -> None:
+    path = f"{KEYS}/{(await issue(api, world.chief, 'read_area'))['api_key']['id']}"
+    refused: tuple[tuple[dict[str, Any], int, str], ...] = (
+        ({"actions": ["create_partner_company"]}, 403, "permission.missing"),
+        ({"actions": ["create_api_key"]}, 422, "request.invalid"),
+        ({"actions": []}, 422, "request.invalid"),
+        ({"name": None}, 422, "request.invalid"),
+        ({"expires_at": "2001-01-01T00:00:00Z"}, 422, "request.invalid"),
+        ({"requests_per_minute": 7000}, 422, "request.invalid"),
+        ({"user_id": str(world.root.id)}, 422, "request.invalid"),
+        ({"revoked_at": None}, 422, "request.invalid"),
+    )
+    for body, status, code in refused:
+        problem_of(await api.patch(path, headers=world.chief.headers, json=body), status, code)
+    assert (await api.patch(path, headers=world.chief.headers, json={})).json()["version"] == 1
+
+
+async def test_a_key_is_changed_by_its_owner_alone_and_not_once_it_is_revoked(api: Client, world: World) -> None:
+    issued = await issue(api, world.admin, "read_area")
+    path, body = f"{KEYS}/{issued['api_key']['id']}", {"name": "x"}
+    for person in (world.chief, world.partner, world.root):
+        problem_of(await api.patch(path, headers=person.headers, json=body), 403, "api-keys.not-yours")
+    for stranger in (world.user, world.other_chief):
+        problem_of(await api.patch(path, headers=stranger.headers, json=body), 404, "resource.not-found")
+    problem_of(await api.patch(path, headers=with_key(issued), json=body), 403, "api-keys.refused")
+    await api.delete(path, headers=world.chief.headers)
+    problem_of(await api.patch(path, headers=world.admin.headers, json=body), 409, "api-keys.revoked")
+
+
+async def test_using_a_key_changes_no_version(api: Client, world: World, uses: ApiKeyUses) -> None:
+    issued = await issue(api, world.chief, "read_area")
+    ((key_id,),) = rows(world, "select id from api_keys")
+    uses.note(key_id, "192.0.2.1", datetime.now(UTC))
+    await uses.flush()
+    after = (await api.get(f"{KEYS}/{key_id}", headers=world.chief.headers)).json()
+    assert (after["use_count"], after["version"]) == (1, 1)
+    assert after["updated_at"] == issued["api_key"]["updated_at"]
 
 
 async def test_nobody_has_more_than_so_many_live_keys(api: Client, world: World) -> None:

@@ -94,5 +94,6 @@ def _filled(path: str, world: World) -> str:
         "device_id": site.device_id,
         "role_id": world.custom_role,
         "user_id": world.second_user.id,
+        "api_key_id": world.new_api_key(world.root),
     }
     return path.format(**{name: value for name, value in known.items() if f"{{{name}}}" in path})

@@ -47,11 +47,6 @@ class ApiKeys(TableStore[ApiKey]):
     scope = _ScopeOfOwner()
     sorts = ("created_at", "name")
 
-    async def has_owner(self, user_id: UUID, reach: Reach) -> bool:
-        """Whether there is such a user within the reach."""
-        statement = sa.select(sa.exists().where(users.c.id == user_id, OWNER_SCOPE.within(reach)))
-        return bool((await self._connection.execute(statement)).scalar_one())
-
     async def count_live(self, user_id: UUID, now: datetime) -> int:
         """How many keys of a user can be used."""
         expires_at = api_keys.c.expires_at
@@ -65,7 +60,7 @@ class ApiKeys(TableStore[ApiKey]):
         row = {**values, "prefix": made.prefix, "secret_hash": made.secret_hash}
         statement = sa.insert(api_keys).values(**row).returning(*self.columns())
         after = self._view((await self._execute(statement)).one())
-        await self._record_of(after, "create", before=None, after=after)
+        await self._record("create", None, after)
         return IssuedApiKey(api_key=after, key=made.text)
 
     async def revoke(self, key: ApiKey, now: datetime) -> None:
@@ -78,10 +73,11 @@ class ApiKeys(TableStore[ApiKey]):
         )
         row = (await self._execute(statement)).one_or_none()
         if row is not None:
-            await self._record_of(key, "revoke", before=key, after=self._view(row))
+            await self._record("revoke", key, self._view(row))
 
-    async def _record_of(self, key: ApiKey, verb: str, *, before: ApiKey | None, after: ApiKey | None) -> None:
+    async def _record(self, verb: str, before: ApiKey | None, after: ApiKey | None) -> None:
         """Written where its owner belongs, so that those who look after him read it."""
+        key: Any = before or after
         owner = sa.select(users.c.partner_company_id, users.c.organization_id).where(users.c.id == key.user_id)
         row = (await self._connection.execute(owner)).one()
         record = Record(

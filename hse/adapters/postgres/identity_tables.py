@@ -136,6 +136,8 @@ api_keys = sa.Table(
     sa.Column("last_used_at", Timestamptz),
     sa.Column("use_count", sa.BigInteger, nullable=False),
     sa.Column("created_at", Timestamptz, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", Timestamptz, nullable=False),
 )
 
 invitations = sa.Table(

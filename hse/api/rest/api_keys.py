@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Router, delete, get, post
+from litestar import Request, Router, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
 
-from hse.api.acting import Acts
-from hse.api.bodies import LINE, Body
+from hse.api.acting import Acts, Version
+from hse.api.bodies import LINE, Body, given
 from hse.api.limits import RequestLimits
 from hse.api.paging import Paged
 from hse.domain.identity import api_keys
@@ -34,6 +35,15 @@ class NewApiKey(Body):
     requests_per_minute: Rate | None = None
 
 
+class ApiKeyChange(Body):
+    """What changes of a key; `actions` is all that it is to hold."""
+
+    name: KeyName | UnsetType = UNSET
+    actions: KeyActions | UnsetType = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+    requests_per_minute: Rate | UnsetType = UNSET
+
+
 def command_of(wanted: NewApiKey, limits: RequestLimits) -> api_keys.CreateApiKey:
     """What is wanted, within what a key gets here."""
     most, requests = limits.key_per_minute_max, wanted.requests_per_minute
@@ -44,6 +54,11 @@ def command_of(wanted: NewApiKey, limits: RequestLimits) -> api_keys.CreateApiKe
         requests_per_minute=min(api_keys.REQUESTS_PER_MINUTE, most) if requests is None else requests,
         requests_per_minute_max=most,
     )
+
+
+def change_of(wanted: ApiKeyChange, limits: RequestLimits) -> api_keys.ChangeApiKey:
+    """What is to be changed, within what a key gets here."""
+    return api_keys.ChangeApiKey(**given(wanted), requests_per_minute_max=limits.key_per_minute_max)
 
 
 @get("/api-keys")
@@ -65,6 +80,19 @@ async def get_api_key(acting: Acts, api_key_id: FromPath[UUID]) -> ApiKey:
     return await acting.read(lambda work: api_keys.api_key(work, api_key_id))
 
 
+@patch("/api-keys/{api_key_id:uuid}")
+async def change_api_key(
+    request: Request[Any, Any, Any],
+    acting: Acts,
+    api_key_id: FromPath[UUID],
+    data: JSONBody[ApiKeyChange],
+    version: Version,
+) -> ApiKey:
+    """Change an API key of yours, from its next request on; its text stays as it is."""
+    command = change_of(data, request.app.state.limits)
+    return await acting.run(lambda work: api_keys.change_api_key(work, api_key_id, command, version=version))
+
+
 @delete("/api-keys/{api_key_id:uuid}")
 async def revoke_api_key(acting: Acts, api_key_id: FromPath[UUID]) -> None:
     """Revoke an API key, from its next request on. It stays in the list."""
@@ -80,5 +108,12 @@ async def list_api_keys_of_user(acting: Acts, user_id: FromPath[UUID], page: Pag
 router = Router(
     path="/",
     tags=["api keys"],
-    route_handlers=[list_api_keys, create_api_key, get_api_key, revoke_api_key, list_api_keys_of_user],
+    route_handlers=[
+        list_api_keys,
+        create_api_key,
+        get_api_key,
+        change_api_key,
+        revoke_api_key,
+        list_api_keys_of_user,
+    ],
 )

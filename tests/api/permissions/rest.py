@@ -79,8 +79,8 @@ def _no_thing(body: Any = None) -> Recipe:
     return lambda _: Call(body=body)
 
 
-def _api_key(place: Place) -> Call:
-    return Call({"api_key_id": place.api_key_id})
+def _api_key(body: Any = None) -> Recipe:
+    return lambda place: Call({"api_key_id": place.api_key_id}, body=body)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -141,8 +141,9 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),
     "GET /api/v1/api-keys": _no_thing(),
     "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
-    "GET /api/v1/api-keys/{api_key_id}": _api_key,
-    "DELETE /api/v1/api-keys/{api_key_id}": _api_key,
+    "GET /api/v1/api-keys/{api_key_id}": _api_key(),
+    "PATCH /api/v1/api-keys/{api_key_id}": _api_key({"name": "renamed"}),
+    "DELETE /api/v1/api-keys/{api_key_id}": _api_key(),
     "GET /api/v1/users/{user_id}/api-keys": _user(),
     "GET /api/v1/audit-entries": lambda place: Call(params={"entity_id": place.audited_id}),
     "GET /api/v1/actions": _no_thing(),

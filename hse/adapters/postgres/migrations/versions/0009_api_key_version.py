@@ -1,0 +1,10 @@
+"""API keys have a version, as they can be changed."""
+
+from hse.adapters.postgres.migrate import execute_sql_file
+
+revision = "0009_api_key_version"
+down_revision = "0008_isolation"
+
+
+def upgrade() -> None:
+    execute_sql_file("0009_api_key_version.sql")
