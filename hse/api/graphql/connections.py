@@ -88,6 +88,17 @@ def answer(find: Callable[[PostgresWork, UUID], Awaitable[Any]], kind: Any, desc
     return strawberry.field(resolver=resolve, graphql_type=kind | None, description=description)
 
 
+def own(find: Callable[[PostgresWork], Awaitable[Any]], kind: Any, description: str) -> Any:
+    """A field of the query that reads what concerns the actor himself."""
+
+    async def resolve(info: Asked) -> Any:
+        context = context_of(info)
+        async with context.connections:
+            return await context.acting.read(find)
+
+    return strawberry.field(resolver=resolve, graphql_type=kind | None, description=description)
+
+
 def whole(find: Callable[[PostgresWork], Awaitable[Page[Any]]], kind: Any, description: str) -> Any:
     """A field of the query that lists what is never more than a page."""
 
@@ -111,6 +122,21 @@ def connection(entity: Entity, description: str = "Those that you may see.") -> 
         return _listed(page, query, entity)
 
     return _list_field(resolve, entity, filters, description, is_root=True)
+
+
+def connection_of(
+    entity: Entity, page: Callable[[PostgresWork, UUID, PageQuery], Awaitable[Page[Any]]], description: str
+) -> Any:
+    """A field of the query that lists what belongs to one thing, by rules that look at more than a reach."""
+
+    async def resolve(info: Asked, id: UUID, **arguments: Any) -> Listed:  # noqa: A002
+        context = context_of(info)
+        query = _query(info, {}, arguments)
+        async with context.connections:
+            found = await context.acting.read(lambda work: page(work, id, query))
+        return _listed(found, query, entity)
+
+    return _list_field(resolve, entity, {}, description, is_root=True)
 
 
 def reference(entity: Entity, column: str) -> Any:

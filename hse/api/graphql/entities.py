@@ -13,13 +13,14 @@ from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.roles import Roles
+from hse.adapters.postgres.sessions import Sessions
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
-from hse.domain.identity import api_keys, audit, invitations, roles, users
+from hse.domain.identity import api_keys, audit, invitations, roles, session_control, users
 from hse.domain.identity.audit import AuditEntry
 from hse.domain.organizations import queries as organizations
 from hse.domain.paging import Page, PageQuery
@@ -123,6 +124,13 @@ API_KEYS = Entity(
     see="manage_user_sessions",
     rows=ApiKeys,
     page=api_keys.own_api_keys,
+)
+SESSIONS = Entity(
+    type_name="Session",
+    module=IDENTITY_MODULE,
+    see="manage_user_sessions",
+    rows=Sessions,
+    page=session_control.own_sessions,
 )
 AUDIT_ENTRIES = Entity(
     type_name="AuditEntry",

@@ -7,7 +7,17 @@ import strawberry
 
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.bodies import given
-from hse.api.graphql.connections import answer, connection, list_of, node_of, reference, single, whole
+from hse.api.graphql.connections import (
+    answer,
+    connection,
+    connection_of,
+    list_of,
+    node_of,
+    own,
+    reference,
+    single,
+    whole,
+)
 from hse.api.graphql.entities import (
     API_KEYS,
     AUDIT_ENTRIES,
@@ -16,15 +26,36 @@ from hse.api.graphql.entities import (
     ORGANIZATIONS,
     PARTNER_COMPANIES,
     ROLES,
+    SESSIONS,
     USERS,
 )
-from hse.api.graphql.mutations import acts, acts_once, acts_with, changes, makes
+from hse.api.graphql.mutations import (
+    acts,
+    acts_once,
+    acts_once_oneself,
+    acts_with,
+    changes,
+    changes_own,
+    changes_within,
+    makes,
+)
 from hse.api.graphql.types import mirrors
 from hse.api.rest import api_keys as api_key_bodies
 from hse.api.rest import invitations as invitation_bodies
+from hse.api.rest import me as me_bodies
 from hse.api.rest import roles as role_bodies
 from hse.api.rest import users as user_bodies
-from hse.domain.identity import api_keys, audit, invitations, model, roles, users
+from hse.domain.identity import (
+    api_keys,
+    audit,
+    invitations,
+    model,
+    onboarding,
+    profile,
+    roles,
+    session_control,
+    users,
+)
 
 
 @mirrors(model.Action)
@@ -50,7 +81,6 @@ class User:
     partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
     organization = reference(ORGANIZATIONS, "organization_id")
     establishments = list_of(ESTABLISHMENTS, "user_id")
-    api_keys = list_of(API_KEYS, "user_id")
 
 
 @mirrors(model.Assignment)
@@ -86,6 +116,34 @@ class IssuedApiKey:
     api_key: ApiKey
 
 
+@mirrors(session_control.Session)
+class Session:
+    """Somebody who is signed in."""
+
+    user = reference(USERS, "user_id")
+
+
+@mirrors(profile.Me)
+class Me:
+    """Who acts, and what he may do."""
+
+    role = reference(ROLES, "role_id")
+    partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
+    organization = reference(ORGANIZATIONS, "organization_id")
+
+
+@mirrors(onboarding.Step)
+class Step:
+    """One of the first steps."""
+
+
+@mirrors(onboarding.Onboarding)
+class Onboarding:
+    """The first steps."""
+
+    steps: list[Step]
+
+
 @mirrors(audit.AuditEntry)
 class AuditEntry:
     """One change. Its number is more than an Int holds."""
@@ -110,6 +168,10 @@ def _values(**values: Any) -> dict[str, Any]:
 class IdentityQuery:
     """What may be read of the noun."""
 
+    me = own(profile.me, Me, "Who you are, and what you may do.")
+    onboarding = own(onboarding.onboarding, Onboarding, "Which first steps are left to you, and where each is done.")
+    sessions = connection(SESSIONS, "Your own.")
+    user_sessions = connection_of(SESSIONS, session_control.sessions_of, "Where somebody is signed in.")
     actions = whole(roles.actions, Action, "Everything that can be allowed.")
     role = single(ROLES, roles.role)
     roles = connection(ROLES)
@@ -123,6 +185,7 @@ class IdentityQuery:
     invitation = single(INVITATIONS, invitations.invitation)
     invitations = connection(INVITATIONS)
     api_key = single(API_KEYS, api_keys.api_key)
+    user_api_keys = connection_of(API_KEYS, api_keys.api_keys_of, "The keys of somebody whose keys you look after.")
     api_keys = connection(API_KEYS, "Your own, the revoked ones too.")
     audit_entries = connection(AUDIT_ENTRIES, "What was changed within your reach, the newest first.")
 
@@ -131,6 +194,10 @@ class IdentityQuery:
 class IdentityMutation:
     """What may be done to the noun."""
 
+    change_me = changes_own(Me, me_bodies.ProfileChange, profile.ChangeProfile, profile.change_profile)
+    complete_onboarding = acts_once_oneself(onboarding.complete_onboarding, Onboarding)
+    end_session = acts(session_control.end_session)
+    end_user_sessions = acts(session_control.end_sessions_of)
     create_role = makes(
         node_of(ROLES),
         role_bodies.NewRole,
@@ -166,5 +233,11 @@ class IdentityMutation:
         api_key_bodies.NewApiKey,
         lambda wanted, context: api_key_bodies.command_of(wanted, context.request_limits),
         api_keys.create_api_key,
+    )
+    change_api_key = changes_within(
+        API_KEYS,
+        api_key_bodies.ApiKeyChange,
+        lambda wanted, context: api_key_bodies.change_of(wanted, context.request_limits),
+        api_keys.change_api_key,
     )
     revoke_api_key = acts(api_keys.revoke_api_key)

@@ -57,6 +57,16 @@ def changes(
     function: Callable[..., Awaitable[Any]],
 ) -> Any:
     """A mutation that changes a thing; with `version` only while it has that one. What is left out stays, null empties."""
+    return changes_within(entity, body, lambda wanted, _: command_of(**given(wanted)), function)
+
+
+def changes_within(
+    entity: Entity,
+    body: type[msgspec.Struct],
+    command_of: Callable[[Any, Context], Any],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    """The same for what is not simply the body as a command."""
 
     async def resolve(
         info: Asked,
@@ -65,14 +75,27 @@ def changes(
         version: int | None = strawberry.UNSET,
     ) -> Any:
         context = context_of(info)
-        change = command_of(**given(body_of(body, input)))
-        expected = None if version is strawberry.UNSET else version
+        change, expected = command_of(body_of(body, input), context), _expected(version)
         return await context.run(lambda work: function(work, id, change, version=expected), context.acting)
 
     resolve.__annotations__["input"] = input_of(body)
     return strawberry.mutation(
         resolver=resolve, graphql_type=node_of(entity) | None, description=_description(function)
     )
+
+
+def changes_own(
+    kind: Any, body: type[msgspec.Struct], command_of: Callable[..., Any], function: Callable[..., Awaitable[Any]]
+) -> Any:
+    """The same for what the actor has one of, which therefore needs no id."""
+
+    async def resolve(info: Asked, input: Any, version: int | None = strawberry.UNSET) -> Any:  # noqa: A002
+        context = context_of(info)
+        change, expected = command_of(**given(body_of(body, input))), _expected(version)
+        return await context.run(lambda work: function(work, change, version=expected), context.acting)
+
+    resolve.__annotations__["input"] = input_of(body)
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
 
 
 def acts(function: Callable[..., Awaitable[Any]], result: Any = None) -> Any:
@@ -98,6 +121,17 @@ def acts_once(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
     return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
 
 
+def acts_once_oneself(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
+    """The same for what concerns the actor himself, and therefore needs no id."""
+
+    async def resolve(info: Asked, idempotency_key: str | None = strawberry.UNSET) -> Any:
+        context = context_of(info)
+        acting = once(context.acting, info.field_name, None, idempotency_key)
+        return await _done(context, acting, function, function)
+
+    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
+
+
 def acts_with(
     kind: Any,
     body: type[msgspec.Struct],
@@ -116,7 +150,7 @@ def acts_with(
     return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
 
 
-def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID, key: str | None) -> Acting:
+def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID | None, key: str | None) -> Acting:
     """The same `Acting`, which runs this mutation once under this key. Raises `Invalid` for a key that cannot be one."""
     if key is None or key is strawberry.UNSET:
         return acting
@@ -136,6 +170,10 @@ async def _done(
         return await context.run(command, acting)
     except Answered as answered:
         return msgspec.json.decode(answered.body, type=function.__annotations__["return"])
+
+
+def _expected(version: int | None) -> int | None:
+    return None if version is strawberry.UNSET else version
 
 
 def _description(function: Callable[..., Any]) -> str:
