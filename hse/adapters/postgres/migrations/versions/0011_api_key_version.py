@@ -2,9 +2,9 @@
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
-revision = "0009_api_key_version"
-down_revision = "0008_isolation"
+revision = "0011_api_key_version"
+down_revision = "0010_relevant_events"
 
 
 def upgrade() -> None:
-    execute_sql_file("0009_api_key_version.sql")
+    execute_sql_file("0011_api_key_version.sql")
