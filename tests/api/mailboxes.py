@@ -28,6 +28,7 @@ class Mailbox:
     messages: list[EmailMessage] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     were_private: list[bool] = field(default_factory=list)
+    were_signed_in: list[bool] = field(default_factory=list)
     refusal: str | None = None
 
     async def handle_RCPT(  # noqa: N802 (as the server calls it)
@@ -48,6 +49,7 @@ class Mailbox:
         # The first is there after STARTTLS, the second where TLS was spoken from the start.
         transport = server.transport
         is_tls = transport is not None and transport.get_extra_info("ssl_object") is not None
+        self.were_signed_in.append(session.authenticated is True)
         self.were_private.append(session.ssl is not None or is_tls)
         return "250 OK"
 
@@ -97,9 +99,9 @@ def smtp_server(
             return AuthResult(success=is_right, handled=True)
 
         has_tls = tls_context is not None
-        # Of TLS from the start, the server's rule for logins knows nothing.
+        # Of TLS from the start, the server's rules for logins know nothing: there it takes mail without one, too.
         must_start_tls = has_tls and not is_tls_from_the_start
-        options |= {"authenticator": authenticate, "auth_required": has_tls, "auth_require_tls": must_start_tls}
+        options |= {"authenticator": authenticate, "auth_required": must_start_tls, "auth_require_tls": must_start_tls}
     controller = WaitsForItsClients(mailbox, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:
