@@ -127,10 +127,6 @@ class Session:
 class Me:
     """Who acts, and what he may do."""
 
-    role = reference(ROLES, "role_id")
-    partner_company = reference(PARTNER_COMPANIES, "partner_company_id")
-    organization = reference(ORGANIZATIONS, "organization_id")
-
 
 @mirrors(onboarding.Step)
 class Step:

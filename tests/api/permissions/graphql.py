@@ -41,6 +41,8 @@ TWINS: dict[str, str] = {
     "Query.establishments": "GET /api/v1/establishments",
     "Query.invitation": "GET /api/v1/invitations/{invitation_id}",
     "Query.invitations": "GET /api/v1/invitations",
+    "Query.me": "GET /api/v1/me",
+    "Query.onboarding": "GET /api/v1/onboarding",
     "Query.organization": "GET /api/v1/organizations/{organization_id}",
     "Query.organizations": "GET /api/v1/organizations",
     "Query.partnerAnalytics": "GET /api/v1/partner-companies/{partner_company_id}/analytics",
@@ -48,18 +50,24 @@ TWINS: dict[str, str] = {
     "Query.partnerCompany": "GET /api/v1/partner-companies/{partner_company_id}",
     "Query.role": "GET /api/v1/roles/{role_id}",
     "Query.roles": "GET /api/v1/roles",
+    "Query.sessions": "GET /api/v1/sessions",
     "Query.user": "GET /api/v1/users/{user_id}",
+    "Query.userApiKeys": "GET /api/v1/users/{user_id}/api-keys",
     "Query.userEstablishments": "GET /api/v1/users/{user_id}/establishments",
+    "Query.userSessions": "GET /api/v1/users/{user_id}/sessions",
     "Query.users": "GET /api/v1/users",
     "Mutation.assignEstablishments": "PUT /api/v1/users/{user_id}/establishments",
     "Mutation.assignRole": "PUT /api/v1/users/{user_id}/role",
+    "Mutation.changeApiKey": "PATCH /api/v1/api-keys/{api_key_id}",
     "Mutation.changeArea": "PATCH /api/v1/areas/{area_id}",
     "Mutation.changeDevice": "PATCH /api/v1/devices/{device_id}",
     "Mutation.changeEstablishment": "PATCH /api/v1/establishments/{establishment_id}",
+    "Mutation.changeMe": "PATCH /api/v1/me",
     "Mutation.changeOrganization": "PATCH /api/v1/organizations/{organization_id}",
     "Mutation.changePartnerCompany": "PATCH /api/v1/partner-companies/{partner_company_id}",
     "Mutation.changeRole": "PATCH /api/v1/roles/{role_id}",
     "Mutation.changeUser": "PATCH /api/v1/users/{user_id}",
+    "Mutation.completeOnboarding": "POST /api/v1/onboarding/complete",
     "Mutation.createApiKey": "POST /api/v1/api-keys",
     "Mutation.createArea": "POST /api/v1/areas",
     "Mutation.createDevice": "POST /api/v1/devices",
@@ -75,6 +83,8 @@ TWINS: dict[str, str] = {
     "Mutation.deletePartnerCompany": "DELETE /api/v1/partner-companies/{partner_company_id}",
     "Mutation.deleteRole": "DELETE /api/v1/roles/{role_id}",
     "Mutation.deleteUser": "DELETE /api/v1/users/{user_id}",
+    "Mutation.endSession": "DELETE /api/v1/sessions/{session_id}",
+    "Mutation.endUserSessions": "DELETE /api/v1/users/{user_id}/sessions",
     "Mutation.issueDeviceToken": "POST /api/v1/devices/{device_id}/token",
     "Mutation.resendInvitation": "POST /api/v1/invitations/{invitation_id}/resend",
     "Mutation.revokeApiKey": "DELETE /api/v1/api-keys/{api_key_id}",
@@ -120,6 +130,7 @@ USER_ROLE = _by_id("Query.role", lambda place: place.world.user_role)
 INVITATION = _by_id("Query.invitation", lambda place: place.invitation_id)
 COMPANY_INVITATION = _by_id("Query.invitation", lambda place: place.company_invitation_id)
 ALARM = _by_id("Query.alarm", lambda place: place.alarm_id)
+SESSIONS = _by_id("Query.userSessions", lambda place: place.worker.id)
 API_KEY = _by_id("Query.apiKey", lambda place: place.api_key_id)
 ENTRY = Way("Query.auditEntries", lambda place: Call(params={"entity_id": place.audited_id}))
 
@@ -187,9 +198,6 @@ NESTED: dict[str, Nested] = {
     "User.establishments": Nested(
         WORKER, "GET /api/v1/users/{user_id}/establishments", lambda place: Call({"user_id": place.worker.id})
     ),
-    "User.apiKeys": Nested(
-        WORKER, "GET /api/v1/users/{user_id}/api-keys", lambda place: Call({"user_id": place.worker.id})
-    ),
     "Assignment.user": _worker(ASSIGNMENTS),
     "Assignment.establishment": _establishment(ASSIGNMENTS),
     "Assignment.role": _one(ASSIGNMENTS, "roles", lambda place: place.site_role_id),
@@ -202,13 +210,17 @@ NESTED: dict[str, Nested] = {
     "Invitation.partnerCompany": _company(COMPANY_INVITATION),
     "Invitation.organization": _organization(INVITATION),
     "ApiKey.user": _worker(API_KEY),
+    "Session.user": _worker(SESSIONS),
     "AuditEntry.actor": _worker(ENTRY),
     "AuditEntry.partnerCompany": _one(ENTRY, "partner-companies", lambda place: place.looked_after_by),
     "AuditEntry.organization": _organization(ENTRY),
     "AuditEntry.establishment": _establishment(ENTRY),
 }
-# What a mutation answers with beside the thing itself: who may do the one has made the other.
-ANSWERS: dict[str, Way] = {"IssuedApiKey.apiKey": Way("Mutation.createApiKey", RECIPES[TWINS["Mutation.createApiKey"]])}
+# Parts of an answer that are no things by themselves: who gets the one gets the other.
+ANSWERS: dict[str, Way] = {
+    "IssuedApiKey.apiKey": Way("Mutation.createApiKey", RECIPES[TWINS["Mutation.createApiKey"]]),
+    "Onboarding.steps": Way("Query.onboarding", RECIPES[TWINS["Query.onboarding"]]),
+}
 
 FIELDS = (*INTROSPECTION, *TWINS, *NESTED, *ANSWERS)
 
