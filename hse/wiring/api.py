@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
@@ -12,10 +13,14 @@ from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
 from hse.adapters.totp import TotpFactor
 from hse.api.app import Parts
+from hse.api.bounds import REQUEST_BYTES_MAX, BoundedHttpProtocol
 from hse.api.entrance import Doorkeeping
 from hse.api.limits import RequestLimits
 from hse.settings import Settings, SettingsError
 
+# Open requests get this long to end; subscriptions and streams are told to come back.
+GRACE_SECONDS = 10
+CONNECTIONS_WAITING = 2048
 OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -52,6 +57,24 @@ def compose_api(settings: Settings) -> Parts:
         cors_origins=settings.cors_origins,
         metrics_token=settings.metrics_token,
     )
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves the application."""
+    return {
+        "host": settings.bind_host,
+        "port": settings.api_port,
+        "http": BoundedHttpProtocol,
+        "ws_max_size": REQUEST_BYTES_MAX,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "lifespan": "on",
+        "backlog": CONNECTIONS_WAITING,
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+        "proxy_headers": bool(settings.trusted_proxies),
+    }
 
 
 def compose_doorkeeping(secret_key: str, *, public_url: str | None = None) -> Doorkeeping:

@@ -9,13 +9,16 @@ from litestar import Litestar
 
 from hse.api.bounds import BoundedHttpProtocol
 from hse.embedded.ports import free_ports
+from hse.settings import Settings
+from hse.wiring.api import server_options
 
 
 @asynccontextmanager
-async def served(app: Litestar, *, protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol) -> AsyncIterator[int]:
+async def served(app: Litestar, *, protocol: type[BoundedHttpProtocol] | None = None) -> AsyncIterator[int]:
     """Serve it; the port."""
     (port,) = free_ports(1)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, http=protocol, log_config=None, lifespan="on"))
+    options = server_options(Settings(bind_host="127.0.0.1", api_port=port)) | ({"http": protocol} if protocol else {})
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     serving = asyncio.create_task(server._serve())
     try:
         while not server.started:
