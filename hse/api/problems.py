@@ -92,13 +92,19 @@ def on_validation_error(request: Request[Any, Any, Any], error: ValidationExcept
     """A body, a query or a path that does not have the form of the operation: each mistake with its place."""
     mistakes = error.extra if isinstance(error.extra, list) else []
     errors = [
-        {"field": str(one.get("key", "")), "in": str(one.get("source", "body")), "reason": str(one.get("message", ""))}
+        {"field": str(one.get("key", "")), "in": _place(one), "reason": str(one.get("message", ""))}
         for one in mistakes
         if isinstance(one, dict)
     ]
     return problem(
         422, "request.invalid", "the request does not have the form of this operation", request, errors=errors
     )
+
+
+def _place(mistake: dict[str, Any]) -> str:
+    """Where a mistake stands: query, path, header, cookie or body."""
+    place = mistake.get("source", "body")
+    return str(getattr(place, "value", place))
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:

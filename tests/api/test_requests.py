@@ -77,6 +77,22 @@ async def test_no_secret_comes_into_the_log(logged: io.StringIO, api: Client, wo
     assert [secret for secret in secrets if secret in text] == []
 
 
+async def test_a_defect_is_logged_without_what_was_to_be_stored(logged: io.StringIO, api: Client, world: World) -> None:
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("alter table areas rename column floor to storey")
+    body = {"establishment_id": str(world.tenant.sites[0].id), "name": "a private name", "type": "office"}
+    problem_of(await api.post("/api/v1/areas", headers=world.chief.headers, json=body), 500, "service.defect")
+    assert "UndefinedColumn" in logged.getvalue()
+    assert "a private name" not in logged.getvalue()
+
+
+async def test_a_mistake_is_told_with_its_place(api: Client, world: World) -> None:
+    refused = await api.get("/api/v1/areas?limit=0", headers=world.chief.headers)
+    problem_of(refused, 422, "request.invalid")
+    (mistake,) = refused.json()["errors"]
+    assert (mistake["field"], mistake["in"]) == ("limit", "query")
+
+
 # --- numbers ---
 
 

@@ -176,6 +176,8 @@ def _create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         psycopg_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
+        # What was to be stored is none of the log's business when a statement fails.
+        hide_parameters=True,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         connect_args={
             "application_name": "hse api",

@@ -18,7 +18,9 @@ def psycopg_url(database_url: str) -> sa.URL:
 def create_engine(database_url: str) -> sa.Engine:
     """An engine for commands and jobs. Raises `sqlalchemy.exc.ArgumentError` when `database_url` is not a URL."""
     url = psycopg_url(database_url)
-    return sa.create_engine(url, connect_args={"application_name": "hse", "options": "-c timezone=UTC"})
+    options = {"application_name": "hse", "options": "-c timezone=UTC"}
+    # What was to be stored is none of the log's business when a statement fails.
+    return sa.create_engine(url, connect_args=options, hide_parameters=True)
 
 
 @contextmanager
