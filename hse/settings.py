@@ -24,6 +24,7 @@ REDIS_SCHEMES = ("redis", "rediss")
 WEB_SCHEMES = ("https", "http")
 SMTP_SCHEMES = ("smtp", "smtps")
 SECRET_KEY_CHARS_MIN = 32
+SERVICE_TOKEN_CHARS_MIN = 32
 STORAGE_FORMS = ("auto", "timescaledb", "partitions")
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 
@@ -112,6 +113,13 @@ class Settings:
     rate_limit_key_per_minute_max: int = _setting(6000, minimum=1, maximum=100_000, is_for_ingest=False)
     metrics_token: str | None = _setting(is_for_ingest=False, is_secret=True)
 
+    service_token: str | None = _setting(is_for_ingest=False, is_secret=True)
+    ingest_nodes: tuple[str, ...] = _setting((), is_for_ingest=False)
+    grpc_authority_path: Path | None = _setting(is_for_ingest=False)
+    grpc_client_certificate_path: Path | None = _setting(is_for_ingest=False)
+    grpc_client_key_path: Path | None = _setting(is_for_ingest=False)
+    worker_http_port: int | None = _setting(maximum=PORT_MAX, is_for_ingest=False)
+
     retention_days: int = _setting(730, minimum=7)
     relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
     direct_columnstore: bool = _setting(False)
@@ -170,7 +178,7 @@ def _parse(text: str, kind: Any, limits: Mapping[str, Any]) -> Any:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ValueError("must be true or false")
         return text.lower() in ("true", "1")
-    if kind is int:
+    if kind is int or kind == int | None:
         return _parse_number(text, limits)
     if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -208,13 +216,29 @@ def _contradictions(settings: Settings) -> list[str]:
     found = []
     if (settings.tls_certificate_path is None) != (settings.tls_key_path is None):
         found.append("HSE_TLS_CERTIFICATE_PATH and HSE_TLS_KEY_PATH: set both or neither")
-    for name in ("tls_certificate_path", "tls_key_path"):
+    if (settings.grpc_client_certificate_path is None) != (settings.grpc_client_key_path is None):
+        found.append("HSE_GRPC_CLIENT_CERTIFICATE_PATH and HSE_GRPC_CLIENT_KEY_PATH: set both or neither")
+    if settings.grpc_client_certificate_path is not None and settings.grpc_authority_path is None:
+        found.append(
+            "HSE_GRPC_AUTHORITY_PATH: a certificate is shown over TLS only: say who signs the nodes' certificates"
+        )
+    for name in (
+        "tls_certificate_path",
+        "tls_key_path",
+        "grpc_authority_path",
+        "grpc_client_certificate_path",
+        "grpc_client_key_path",
+    ):
         path: Path | None = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append(f"{variable_of(name)}: there is no file {path}")
     if settings.secret_key is not None and len(settings.secret_key) < SECRET_KEY_CHARS_MIN:
         found.append(
             f"HSE_SECRET_KEY: must have at least {SECRET_KEY_CHARS_MIN} characters, such as `openssl rand -hex 32`"
+        )
+    if settings.service_token is not None and len(settings.service_token) < SERVICE_TOKEN_CHARS_MIN:
+        found.append(
+            f"HSE_SERVICE_TOKEN: must have at least {SERVICE_TOKEN_CHARS_MIN} characters, such as `openssl rand -hex 32`"
         )
     for name in ("cors_origins", "ws_origins"):
         wrong = [origin for origin in getattr(settings, name) if not _is_origin(origin)]

@@ -114,13 +114,19 @@ class IngestNodes:
         finally:
             call.cancel()
 
-    async def changes(self, node: Node, request: pb.SubscriptionRequest) -> AsyncGenerator[pb.DeviceChangeEvent, None]:
-        """What happens on a node, until it ends. Raises `NodeAway`, `NodeRefused`."""
+    async def changes(
+        self, node: Node, request: pb.SubscriptionRequest, *, begun: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[pb.DeviceChangeEvent, None]:
+        """What happens on a node, until it ends; `begun` is called when nothing is missed from there on.
+
+        Raises `NodeAway`, `NodeRefused`.
+        """
         stub = await self._reach(node)
         call = stub.SubscribeToDeviceChanges(request, metadata=self._metadata)
         try:
             # What a node without events has to say is that it listens.
             await self._begun(node, call)
+            begun()
             async for change in self._answers(node, call, first_seconds=None):
                 yield change
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ from litestar.di import Provide
 from hse.adapters.limits import LocalRateLimiter, RateLimiter
 from hse.adapters.postgres.api_keys import ApiKeyUses
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.listening import Listener
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
 from hse.api import document, health
@@ -31,6 +32,7 @@ from hse.api.rest import (
     api_keys,
     audit,
     auth,
+    device_commands,
     devices,
     imports,
     invitations,
@@ -42,6 +44,7 @@ from hse.api.rest import (
     users,
 )
 from hse.api.security import RequestContext, cors_config, require_principal
+from hse.api.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class Parts:
     """What the application is wired from. The database is opened within the event loop that serves."""
 
     open_database: Callable[[], Database]
+    # Without it, requests that wait look again every now and then.
+    open_listener: Callable[[], Listener] | None = None
     sealer: Sealer
     tokens: AccessTokens
     doorkeeping: Doorkeeping
@@ -81,6 +86,7 @@ def create_app(parts: Parts) -> Litestar:
                 "limiter": parts.limiter,
                 "limits": parts.limits,
                 "metrics": metrics,
+                "waiting": Waiting(),
                 "trusted_origins": parts.trusted_origins,
             }
         ),
@@ -112,6 +118,7 @@ def rest_router() -> Router:
             invitations.router,
             onboarding.router,
             devices.router,
+            device_commands.router,
             imports.router,
             alarms.router,
             api_keys.router,
@@ -137,13 +144,17 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
     )
     await health.warn_at_start(database)
     uses = app.state.api_key_uses = ApiKeyUses(database.engine)
-    flushing = asyncio.create_task(uses.flush_for_ever())
+    background = [asyncio.create_task(uses.flush_for_ever())]
+    if parts.open_listener is not None:
+        listener = parts.open_listener()
+        listener.subscribe("hse_command_changed", app.state.waiting.hear)
+        background.append(asyncio.create_task(listener.run()))
     try:
         yield
     finally:
-        flushing.cancel()
-        with suppress(asyncio.CancelledError):
-            await flushing
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await uses.flush()
         await database.close()
         await parts.limiter.close()

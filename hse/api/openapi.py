@@ -50,6 +50,7 @@ TAGS = {
     "own account": "Your own password and second factor.",
     "devices": "The registry of devices, their gateways and their tokens.",
     "alarms": "What devices raise and people must see.",
+    "commands": "Commands to devices, and what came of them.",
     "users": "People: what they are, and where they work.",
     "invitations": "How people come in.",
     "roles": "What people may do, as bundles of actions.",

@@ -12,10 +12,11 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
+from hse.adapters.worker_metrics import WorkerMetrics
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
 from hse.wiring.outbox import HANDLERS, EventDispatcher
-from hse.wiring.worker import compose_postman
+from hse.wiring.worker import compose_dispatch, compose_postman, serve_metrics
 
 MAINTENANCE_SECONDS = 60
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker(ready_file: ReadyFile = None) -> None:
-    """Run the jobs until SIGTERM or Ctrl-C: relevant events; letters; partitions made ahead, rollups, retention."""
+    """Run the jobs until SIGTERM or Ctrl-C: commands to devices; relevant events; letters; partitions, rollups, retention."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     settings = read_settings(os.environ)
@@ -32,7 +33,10 @@ def worker(ready_file: ReadyFile = None) -> None:
         raise SettingsError(["HSE_DATABASE_URL is not set"])
     engine = create_engine(settings.database_url)
     maintain(engine, settings.retention_days)
+    metrics = WorkerMetrics()
+    serve_metrics(settings, metrics)
     postman = compose_postman(settings, engine)
+    dispatch = compose_dispatch(settings, engine, metrics)
     if ready_file is not None:
         ready_file.touch(mode=0o600)
     scheduler = BlockingScheduler(timezone=UTC)
@@ -50,10 +54,12 @@ def worker(ready_file: ReadyFile = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.shutdown(wait=False))
     stopping = threading.Event()
-    dispatcher = EventDispatcher(engine=engine, handlers=HANDLERS)
-    threads = [threading.Thread(target=dispatcher.dispatch_until, args=[stopping], name="events")]
-    if postman is not None:
-        threads.append(threading.Thread(target=postman.deliver_until, args=[stopping], name="mail"))
+    jobs = [
+        ("events", EventDispatcher(engine=engine, handlers=HANDLERS).dispatch_until),
+        ("mail", None if postman is None else postman.deliver_until),
+        ("commands", None if dispatch is None else dispatch.work_until),
+    ]
+    threads = [threading.Thread(target=job, args=[stopping], name=name) for name, job in jobs if job is not None]
     for thread in threads:
         thread.start()
     scheduler.start()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
 from hse.adapters.passwords import Argon2Passwords
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.listening import Listener
 from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
@@ -44,6 +45,7 @@ def compose_api(settings: Settings) -> Parts:
     )
     return Parts(
         open_database=partial(Database, database_url, pool_size=settings.api_pool_size, outbox=outbox),
+        open_listener=partial(Listener, database_url),
         sealer=sealer,
         tokens=AccessTokens(settings.secret_key),
         doorkeeping=compose_doorkeeping(settings.secret_key, public_url=settings.public_url),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from hse.adapters.postgres.alarms import record_alarms
+from hse.adapters.postgres.command_queues import apply_command_results
 from hse.adapters.postgres.event_outbox import (
     Handler,
     OutboxState,
@@ -21,7 +22,7 @@ from hse.adapters.postgres.event_outbox import (
 from hse.domain.relevant import RelevantEvent
 
 # Handlers by type of event; a module that must act on events of devices adds its own. What has none is removed after some minutes.
-HANDLERS: Mapping[str, Handler] = {"alarm": record_alarms}
+HANDLERS: Mapping[str, Handler] = {"alarm": record_alarms, "command_result": apply_command_results}
 
 POLL_SECONDS = 0.5
 # Looked at now and then only: nobody counts a queue twice a second.

@@ -6,10 +6,14 @@ import threading
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from prometheus_client import start_http_server
 
+from hse.adapters.dispatch.dispatcher import Dispatch
+from hse.adapters.ingest import NodeCredentials
 from hse.adapters.mail import FileMailer, LetterNotSent, Mailer, SmtpMailer
 from hse.adapters.postgres.mail import ATTEMPTS_MAX, Claimed, claim_letter, letter_of, mark_not_sent, mark_sent
 from hse.adapters.sealing import Sealer, WrongKey
+from hse.adapters.worker_metrics import WorkerMetrics
 from hse.settings import MAIL_DIRECTORY, Settings, data_dir_of
 
 MAIL_SECONDS = 1.0
@@ -77,3 +81,41 @@ def compose_mailer(settings: Settings) -> Mailer:
     if settings.smtp_url is not None:
         return SmtpMailer(settings.smtp_url, settings.mail_from)
     return FileMailer(data_dir_of(settings) / MAIL_DIRECTORY, settings.mail_from)
+
+
+def compose_dispatch(settings: Settings, engine: sa.Engine, metrics: WorkerMetrics) -> Dispatch | None:
+    """What hands commands to devices; None, with a warning, where no node can be called."""
+    credentials = node_credentials(settings)
+    if settings.database_url is None or credentials is None:
+        logger.warning("HSE_SERVICE_TOKEN is not set: this worker sends no commands to devices")
+        return None
+    if settings.redis_url is None and not settings.ingest_nodes:
+        logger.warning("neither HSE_REDIS_URL nor HSE_INGEST_NODES is set: commands to devices find no node")
+    return Dispatch(
+        engine=engine,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        fixed_nodes=settings.ingest_nodes,
+        credentials=credentials,
+        metrics=metrics,
+    )
+
+
+def node_credentials(settings: Settings) -> NodeCredentials | None:
+    """What ingest nodes are shown; None when there is nothing to show."""
+    certificate, key = settings.grpc_client_certificate_path, settings.grpc_client_key_path
+    if settings.service_token is None and certificate is None:
+        return None
+    authority = settings.grpc_authority_path
+    return NodeCredentials(
+        token=settings.service_token,
+        authority=None if authority is None else authority.read_bytes(),
+        certificate=None if certificate is None else certificate.read_bytes(),
+        key=None if key is None else key.read_bytes(),
+    )
+
+
+def serve_metrics(settings: Settings, metrics: WorkerMetrics) -> None:
+    """Tell who asks on the worker's port what it has counted; where the port is set."""
+    if settings.worker_http_port is not None:
+        start_http_server(settings.worker_http_port, addr=settings.bind_host, registry=metrics.registry)

@@ -14,6 +14,7 @@ import structlog
 from litestar import Litestar
 
 from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.listening import Listener
 from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
 from hse.api.app import Parts, create_app
@@ -44,6 +45,7 @@ def parts(api_database_url: str) -> Parts:
     """What the application is wired from; a test may replace a part."""
     return Parts(
         open_database=partial(Database, api_database_url, pool_size=5, outbox=OUTBOX),
+        open_listener=partial(Listener, api_database_url),
         sealer=OUTBOX.sealer,
         tokens=TOKENS,
         doorkeeping=compose_doorkeeping(SECRET_KEY),

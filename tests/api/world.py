@@ -273,6 +273,31 @@ class World:
                 uuid4().bytes,
             )
 
+    def new_command(self, tenant: Tenant, site: Site, *, group_id: UUID | None = None) -> UUID:
+        """Add a command that waits for the device of a site."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into device_commands (organization_id, establishment_id, device_id, created_by, type, group_id, deadline)"
+                " values (%s, %s, %s, %s, 'ping', %s, now() + interval '1 hour') returning id",
+                tenant.id,
+                site.id,
+                site.device_id,
+                self.root.id,
+                group_id,
+            )
+
+    def new_command_group(self, tenant: Tenant, site: Site, *, kind: str = "ping") -> UUID:
+        """Add a command to many that went to the device of one site."""
+        group_id = uuid4()
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "insert into device_command_groups (id, organization_id, created_by, type, target, deadline, num_commands)"
+                " values (%s, %s, %s, %s, '{}', now() + interval '1 hour', 1)",
+                [group_id, tenant.id, self.root.id, kind],
+            )
+        self.new_command(tenant, site, group_id=group_id)
+        return group_id
+
     def new_alarm(self, tenant: Tenant, site: Site) -> UUID:
         """Add an alarm of a site's device that is on."""
         with psycopg.connect(self.database_url) as self._connection:

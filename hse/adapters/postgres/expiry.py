@@ -1,4 +1,5 @@
-"""Rows that have served: answers kept for repeats, ended sessions, used tokens and links, sent letters. The audit log stays."""
+"""Rows that have served: answers kept for repeats, ended sessions, used tokens and links, sent letters, commands that have
+ended. The audit log stays."""
 
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from hse.adapters.postgres.identity_tables import (
     refresh_tokens,
     sessions,
 )
+from hse.adapters.postgres.tables import device_command_groups, device_commands
 
 # A bite is short, so that nobody waits for its locks; what is left over is taken in the next minute.
 ROWS_MAX = 5_000
@@ -25,6 +27,7 @@ RESETS_KEPT_FOR = timedelta(days=7)
 # Accepted ones stay with the user: they say who brought him in.
 INVITATIONS_KEPT_FOR = timedelta(days=90)
 LETTERS_KEPT_FOR = timedelta(days=30)
+COMMANDS_KEPT_FOR = timedelta(days=90)
 
 
 def delete_expired(engine: sa.Engine, now: datetime) -> int:
@@ -43,7 +46,10 @@ def _expired(now: datetime) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
     ended_at = sa.func.least(sessions.c.revoked_at, sessions.c.expires_at)
     is_unanswered = invitations.c.status != "accepted"
     invited_until = sa.func.coalesce(invitations.c.answered_at, invitations.c.expires_at)
+    has_commands = sa.exists().where(device_commands.c.group_id == device_command_groups.c.id)
     return [
+        (device_commands, device_commands.c.finished_at < now - COMMANDS_KEPT_FOR),
+        (device_command_groups, sa.and_(device_command_groups.c.deadline < now - COMMANDS_KEPT_FOR, ~has_commands)),
         (idempotency_keys, idempotency_keys.c.created_at < now - ANSWERS_KEPT_FOR),
         (refresh_tokens, refresh_tokens.c.used_at < now - USED_TOKENS_KEPT_FOR),
         (sessions, ended_at < now - SESSIONS_KEPT_FOR),

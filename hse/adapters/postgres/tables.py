@@ -130,6 +130,58 @@ devices = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
 )
 
+device_command_groups = sa.Table(
+    "device_command_groups",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, nullable=False),
+    sa.Column("created_by", sa.Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("params", JSONB, nullable=False),
+    sa.Column("target", JSONB, nullable=False),
+    sa.Column("deadline", Timestamptz, nullable=False),
+    sa.Column("num_commands", sa.Integer, nullable=False),
+    sa.Column("num_left_out", sa.Integer, nullable=False),
+    sa.Column("created_at", Timestamptz, nullable=False),
+)
+
+device_commands = sa.Table(
+    "device_commands",
+    metadata,
+    id_column(),
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("organization_id", sa.Uuid, nullable=False),
+    sa.Column("establishment_id", sa.Uuid),
+    sa.Column("device_id", sa.Uuid, nullable=False),
+    sa.Column("group_id", sa.Uuid, sa.ForeignKey(device_command_groups.c.id)),
+    sa.Column("created_by", sa.Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("params", JSONB, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("dispatch", sa.Text, nullable=False),
+    sa.Column("deadline", Timestamptz, nullable=False),
+    sa.Column("queued_at", Timestamptz, nullable=False),
+    sa.Column("sent_at", Timestamptz),
+    sa.Column("delivered_at", Timestamptz),
+    sa.Column("finished_at", Timestamptz),
+    sa.Column("result_at", Timestamptz),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("node", sa.Text),
+    sa.Column("status", sa.BigInteger),
+    sa.Column("message", sa.Text),
+    sa.Column("result", JSONB(none_as_null=True)),
+)
+
+device_command_queues = sa.Table(
+    "device_command_queues",
+    metadata,
+    sa.Column("device_id", sa.Uuid, primary_key=True),
+    sa.Column("due_at", Timestamptz, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("claimed_by", sa.Uuid),
+    sa.Column("claimed_until", Timestamptz),
+)
+
 device_events = sa.Table("device_events", metadata, *_event_columns())
 device_events_hourly = sa.Table("device_events_hourly", metadata, *_aggregate_columns())
 device_events_daily = sa.Table("device_events_daily", metadata, *_aggregate_columns())

@@ -13,6 +13,7 @@ from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
+from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.invitations import Invitations
@@ -109,6 +110,16 @@ class PostgresWork:
     def alarms(self) -> Alarms:
         """The alarms of devices."""
         return Alarms(self)
+
+    @property
+    def device_commands(self) -> DeviceCommands:
+        """The commands to devices."""
+        return DeviceCommands(self)
+
+    @property
+    def device_command_groups(self) -> DeviceCommandGroups:
+        """The commands to many devices."""
+        return DeviceCommandGroups(self)
 
     @property
     def api_keys(self) -> ApiKeys:

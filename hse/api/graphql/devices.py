@@ -3,7 +3,7 @@
 import strawberry
 
 from hse.api.graphql.connections import connection, list_of, reference, single
-from hse.api.graphql.entities import ALARMS, AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS
+from hse.api.graphql.entities import ALARMS, AREAS, DEVICE_COMMANDS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS
 from hse.api.graphql.mutations import acts, acts_once, changes, creates
 from hse.api.graphql.types import mirrors
 from hse.api.rest import devices as bodies
@@ -20,6 +20,7 @@ class Device:
     gateway = reference(DEVICES, "gateway_id")
     children = list_of(DEVICES, "gateway_id")
     alarms = list_of(ALARMS, "device_id")
+    commands = list_of(DEVICE_COMMANDS, "device_id")
 
 
 @mirrors(model.IssuedToken)

@@ -9,6 +9,7 @@ from uuid import UUID
 from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
+from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
@@ -18,6 +19,7 @@ from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
+from hse.domain.devices import commanding
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
 from hse.domain.identity import api_keys, audit, invitations, roles, session_control, users
@@ -54,6 +56,7 @@ async def _audit_entries(work: PostgresWork, query: PageQuery) -> Page[AuditEntr
 
 ORGANIZATIONS_MODULE = "hse.api.graphql.organizations"
 IDENTITY_MODULE = "hse.api.graphql.identity"
+COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
     type_name="PartnerCompany",
@@ -117,6 +120,29 @@ ALARMS = Entity(
         "severity": str,
         "state": str,
     },
+)
+DEVICE_COMMANDS = Entity(
+    type_name="DeviceCommand",
+    module=COMMANDS_MODULE,
+    see="read_command",
+    rows=DeviceCommands,
+    page=commanding.commands,
+    filters={
+        "organization_id": UUID,
+        "establishment_id": UUID,
+        "device_id": UUID,
+        "group_id": UUID,
+        "state": str,
+        "type": str,
+    },
+)
+DEVICE_COMMAND_GROUPS = Entity(
+    type_name="DeviceCommandGroup",
+    module=COMMANDS_MODULE,
+    see="read_command",
+    rows=DeviceCommandGroups,
+    page=commanding.command_groups,
+    filters={"organization_id": UUID, "type": str},
 )
 API_KEYS = Entity(
     type_name="ApiKey",

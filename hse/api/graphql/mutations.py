@@ -44,10 +44,10 @@ def makes(
         wanted = body_of(body, input)
         acting = once(context.acting, info.field_name, wanted, idempotency_key)
         command = command_of(wanted, context)
-        return await _done(context, acting, lambda work: function(work, command), function)
+        return await done(context, acting, lambda work: function(work, command), function)
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
 def changes(
@@ -79,9 +79,7 @@ def changes_within(
         return await context.run(lambda work: function(work, id, change, version=expected), context.acting)
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(
-        resolver=resolve, graphql_type=node_of(entity) | None, description=_description(function)
-    )
+    return strawberry.mutation(resolver=resolve, graphql_type=node_of(entity) | None, description=described(function))
 
 
 def changes_own(
@@ -95,7 +93,7 @@ def changes_own(
         return await context.run(lambda work: function(work, change, version=expected), context.acting)
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
 def acts(function: Callable[..., Awaitable[Any]], result: Any = None) -> Any:
@@ -107,7 +105,7 @@ def acts(function: Callable[..., Awaitable[Any]], result: Any = None) -> Any:
         return id if result is None else done
 
     kind = UUID if result is None else result
-    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
 def acts_once(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
@@ -116,9 +114,9 @@ def acts_once(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
     async def resolve(info: Asked, id: UUID, idempotency_key: str | None = strawberry.UNSET) -> Any:  # noqa: A002
         context = context_of(info)
         acting = once(context.acting, info.field_name, id, idempotency_key)
-        return await _done(context, acting, lambda work: function(work, id), function)
+        return await done(context, acting, lambda work: function(work, id), function)
 
-    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=described(function))
 
 
 def acts_once_oneself(function: Callable[..., Awaitable[Any]], result: Any) -> Any:
@@ -127,9 +125,9 @@ def acts_once_oneself(function: Callable[..., Awaitable[Any]], result: Any) -> A
     async def resolve(info: Asked, idempotency_key: str | None = strawberry.UNSET) -> Any:
         context = context_of(info)
         acting = once(context.acting, info.field_name, None, idempotency_key)
-        return await _done(context, acting, function, function)
+        return await done(context, acting, function, function)
 
-    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=result | None, description=described(function))
 
 
 def acts_with(
@@ -147,10 +145,10 @@ def acts_with(
         return done.items if isinstance(done, Page) else done
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=_description(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
-def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID | None, key: str | None) -> Acting:
+def once(acting: Acting, name: str, wanted: Any, key: str | None) -> Acting:
     """The same `Acting`, which runs this mutation once under this key. Raises `Invalid` for a key that cannot be one."""
     if key is None or key is strawberry.UNSET:
         return acting
@@ -160,12 +158,13 @@ def once(acting: Acting, name: str, wanted: msgspec.Struct | UUID | None, key: s
     return replace(acting, idempotency=Idempotency(key=key, request_hash=digest.digest()))
 
 
-async def _done(
+async def done(
     context: Context,
     acting: Acting,
     command: Callable[[PostgresWork], Awaitable[T]],
     function: Callable[..., Awaitable[Any]],
 ) -> Any:
+    """What a command answers; when it was done before under this key, what it answered then."""
     try:
         return await context.run(command, acting)
     except Answered as answered:
@@ -176,5 +175,6 @@ def _expected(version: int | None) -> int | None:
     return None if version is strawberry.UNSET else version
 
 
-def _description(function: Callable[..., Any]) -> str:
+def described(function: Callable[..., Any]) -> str:
+    """What a command does: the first line of its docstring."""
     return (function.__doc__ or "").partition("\n")[0].partition(" Raises ")[0]

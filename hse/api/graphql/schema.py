@@ -19,6 +19,7 @@ from strawberry.types import ExecutionContext
 from hse.api.bounds import check_depth
 from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.context import Context, provide_context
+from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
 from hse.api.graphql.errors import told
 from hse.api.graphql.identity import IdentityMutation, IdentityQuery
@@ -28,12 +29,12 @@ from hse.domain.errors import TooMany
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery, DevicesQuery, AlertsQuery, IdentityQuery):
+class Query(OrganizationsQuery, DevicesQuery, DeviceCommandsQuery, AlertsQuery, IdentityQuery):
     """What may be read."""
 
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
-class Mutation(OrganizationsMutation, DevicesMutation, IdentityMutation):
+class Mutation(OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, IdentityMutation):
     """What may be done."""
 
 

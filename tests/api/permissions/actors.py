@@ -44,6 +44,9 @@ class Place:
     company_invitation_id: UUID
     # Of the site's device.
     alarm_id: UUID
+    # To the site's device; the group's one command, too.
+    command_id: UUID
+    command_group_id: UUID
     # The thing that the one entry of the audit log is about.
     audited_id: str
 
@@ -105,6 +108,8 @@ def _furnished(world: World, name: str) -> Place:
         invitation_id=world.new_invitation(tenant, site),
         company_invitation_id=world.new_invitation_to_company(company, company_role_id),
         alarm_id=world.new_alarm(tenant, site),
+        command_id=world.new_command(tenant, site),
+        command_group_id=world.new_command_group(tenant, site, kind=f"to {name}"),
         audited_id=world.new_audit_entry(
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),

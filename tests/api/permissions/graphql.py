@@ -36,6 +36,10 @@ TWINS: dict[str, str] = {
     "Query.areas": "GET /api/v1/areas",
     "Query.auditEntries": "GET /api/v1/audit-entries",
     "Query.device": "GET /api/v1/devices/{device_id}",
+    "Query.deviceCommand": "GET /api/v1/device-commands/{command_id}",
+    "Query.deviceCommandGroup": "GET /api/v1/device-command-groups/{group_id}",
+    "Query.deviceCommandGroups": "GET /api/v1/device-command-groups",
+    "Query.deviceCommands": "GET /api/v1/device-commands",
     "Query.devices": "GET /api/v1/devices",
     "Query.establishment": "GET /api/v1/establishments/{establishment_id}",
     "Query.establishments": "GET /api/v1/establishments",
@@ -59,6 +63,8 @@ TWINS: dict[str, str] = {
     "Mutation.assignEstablishments": "PUT /api/v1/users/{user_id}/establishments",
     "Mutation.assignRole": "PUT /api/v1/users/{user_id}/role",
     "Mutation.changeApiKey": "PATCH /api/v1/api-keys/{api_key_id}",
+    "Mutation.cancelDeviceCommand": "POST /api/v1/device-commands/{command_id}/cancel",
+    "Mutation.cancelDeviceCommandGroup": "POST /api/v1/device-command-groups/{group_id}/cancel",
     "Mutation.changeArea": "PATCH /api/v1/areas/{area_id}",
     "Mutation.changeDevice": "PATCH /api/v1/devices/{device_id}",
     "Mutation.changeEstablishment": "PATCH /api/v1/establishments/{establishment_id}",
@@ -90,6 +96,8 @@ TWINS: dict[str, str] = {
     "Mutation.revokeApiKey": "DELETE /api/v1/api-keys/{api_key_id}",
     "Mutation.revokeDeviceToken": "DELETE /api/v1/devices/{device_id}/token",
     "Mutation.revokeInvitation": "POST /api/v1/invitations/{invitation_id}/revoke",
+    "Mutation.sendDeviceCommand": "POST /api/v1/devices/{device_id}/commands",
+    "Mutation.sendDeviceCommandToMany": "POST /api/v1/device-command-groups",
 }
 
 
@@ -131,6 +139,9 @@ INVITATION = _by_id("Query.invitation", lambda place: place.invitation_id)
 COMPANY_INVITATION = _by_id("Query.invitation", lambda place: place.company_invitation_id)
 ALARM = _by_id("Query.alarm", lambda place: place.alarm_id)
 SESSIONS = _by_id("Query.userSessions", lambda place: place.worker.id)
+COMMAND = _by_id("Query.deviceCommand", lambda place: place.command_id)
+COMMAND_GROUP = _by_id("Query.deviceCommandGroup", lambda place: place.command_group_id)
+OF_GROUP = Way("Query.deviceCommands", lambda place: Call(params={"group_id": str(place.command_group_id)}))
 API_KEY = _by_id("Query.apiKey", lambda place: place.api_key_id)
 ENTRY = Way("Query.auditEntries", lambda place: Call(params={"entity_id": place.audited_id}))
 
@@ -189,6 +200,19 @@ NESTED: dict[str, Nested] = {
     "Device.gateway": _one(CHILD, "devices", lambda place: place.site.device_id),
     "Device.children": _those(GATEWAY, "devices", "gateway_id", lambda place: place.site.device_id),
     "Device.alarms": _those(GATEWAY, "alarms", "device_id", lambda place: place.site.device_id),
+    "Device.commands": _those(GATEWAY, "device-commands", "device_id", lambda place: place.site.device_id),
+    "DeviceCommand.organization": _organization(COMMAND),
+    "DeviceCommand.establishment": _establishment(COMMAND),
+    "DeviceCommand.device": _one(COMMAND, "devices", lambda place: place.site.device_id),
+    "DeviceCommand.group": Nested(
+        OF_GROUP,
+        "GET /api/v1/device-command-groups/{group_id}",
+        lambda place: Call({"group_id": place.command_group_id}),
+    ),
+    "DeviceCommandGroup.organization": _organization(COMMAND_GROUP),
+    "DeviceCommandGroup.commands": _those(
+        COMMAND_GROUP, "device-commands", "group_id", lambda place: place.command_group_id
+    ),
     "Alarm.organization": _organization(ALARM),
     "Alarm.establishment": _establishment(ALARM),
     "Alarm.device": _one(ALARM, "devices", lambda place: place.site.device_id),

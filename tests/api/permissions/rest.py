@@ -83,6 +83,14 @@ def _api_key(body: Any = None) -> Recipe:
     return lambda place: Call({"api_key_id": place.api_key_id}, body=body)
 
 
+def _command(place: Place) -> Call:
+    return Call({"command_id": place.command_id})
+
+
+def _command_group(place: Place) -> Call:
+    return Call({"group_id": place.command_group_id})
+
+
 RECIPES: dict[str, Recipe] = {
     # Nobody there has a password, so none is right.
     "POST /api/v1/auth/login": _no_thing({"email": "nobody@example.com", "password": "wrong"}),
@@ -136,6 +144,17 @@ RECIPES: dict[str, Recipe] = {
     "DELETE /api/v1/devices/{device_id}": lambda place: Call({"device_id": place.child_id}),
     "POST /api/v1/devices/{device_id}/token": _device(),
     "DELETE /api/v1/devices/{device_id}/token": _device(),
+    "GET /api/v1/devices/{device_id}/commands": _device(),
+    "POST /api/v1/devices/{device_id}/commands": _device({"type": "ping"}),
+    "GET /api/v1/device-commands": lambda place: Call(params={"device_id": str(place.site.device_id)}),
+    "GET /api/v1/device-commands/{command_id}": _command,
+    "POST /api/v1/device-commands/{command_id}/cancel": _command,
+    "GET /api/v1/device-command-groups": lambda place: Call(params={"q": f"to {place.name}"}),
+    "POST /api/v1/device-command-groups": lambda place: Call(
+        body={"type": "ping", "target": {"establishment_id": str(place.site.id)}}
+    ),
+    "GET /api/v1/device-command-groups/{group_id}": _command_group,
+    "POST /api/v1/device-command-groups/{group_id}/cancel": _command_group,
     "POST /api/v1/imports/sites": _import,
     "GET /api/v1/alarms": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),

@@ -91,4 +91,4 @@ async def _over_rest(rest: Rest, nested: Nested, place: Place, person: Person | 
 
 def _done_alike(status: str) -> str:
     """REST has more than one way to say that it is done."""
-    return "200" if status in ("201", "204") else status
+    return "200" if status in ("201", "202", "204") else status

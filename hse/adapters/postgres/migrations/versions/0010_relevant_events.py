@@ -3,7 +3,7 @@
 from hse.adapters.postgres.migrate import execute_sql_file
 
 revision = "0010_relevant_events"
-down_revision = "0008_isolation"
+down_revision = "0009_device_commands"
 
 
 def upgrade() -> None:

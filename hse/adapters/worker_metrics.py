@@ -1,0 +1,58 @@
+"""What the worker counts about itself, in Prometheus' format; the names of all of it."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+COMMAND_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0, 3600.0)
+
+
+class WorkerMetrics:
+    """The counters of one worker."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.commands_handed_over = Counter(
+            "hse_worker_commands_handed_over", "Commands handed to nodes, each try counted.", registry=registry
+        )
+        self.commands_not_taken = Counter(
+            "hse_worker_commands_not_taken",
+            "Tries that ended with the command surely not at the device.",
+            registry=registry,
+        )
+        self.commands_ended = Counter(
+            "hse_worker_commands_ended", "Commands that ended here, by their state.", ["state"], registry=registry
+        )
+        self.command_seconds = Histogram(
+            "hse_worker_command_seconds",
+            "From a command's queueing to its end.",
+            buckets=COMMAND_BUCKETS,
+            registry=registry,
+        )
+        self.command_streams = Gauge(
+            "hse_worker_command_streams", "Calls to nodes that wait for results.", registry=registry
+        )
+        self.devices_waited_for = Gauge(
+            "hse_worker_command_queues", "Devices that commands wait for.", registry=registry
+        )
+
+    def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
+        """A gauge that is read when somebody asks: its values by the value of its one label."""
+        self.registry.register(_ReadWhenAsked(name, text, read, label))
+
+
+class _ReadWhenAsked(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
+        self._name, self._text, self._read, self._label = name, text, read, label
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        for value, number in self._read().items():
+            family.add_metric([value], number)
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(self._name, self._text, labels=[self._label])

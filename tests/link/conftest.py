@@ -1,0 +1,196 @@
+"""Nodes, workers, devices and their commands, on the session's PostgreSQL and Valkey."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import redis
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from hse.adapters.dispatch.dispatcher import Dispatch
+from hse.adapters.ingest import NodeCredentials
+from hse.adapters.postgres.engine import create_engine
+from hse.adapters.worker_metrics import WorkerMetrics
+from tests.conftest import wait_until
+from tests.link.node import TOKEN, FakeNode
+
+# A database of Valkey of its own: nodes are registered under names that all tests share.
+VALKEY_DATABASE = 7
+SECONDS_MAX = 45.0
+
+
+class Site:
+    """An organisation with devices, and what is sent to them."""
+
+    def __init__(self, database_url: str) -> None:
+        self.database_url = database_url
+        self.organization_id = uuid4()
+        self.execute("insert into organizations (id, name) values (%s, 'Acme')", self.organization_id)
+
+    def execute(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        """Run a statement in a transaction of its own; the rows that it returns."""
+        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def add_device(self) -> UUID:
+        """Register a device."""
+        device_id = uuid4()
+        self.execute(
+            "insert into devices (id, organization_id, name) values (%s, %s, %s)",
+            *(device_id, self.organization_id, str(device_id)),
+        )
+        return device_id
+
+    def send(
+        self, device_id: UUID, kind: str = "ping", *, seconds: float = 600, params: dict[str, Any] | None = None
+    ) -> UUID:
+        """Queue a command, as the api does."""
+        (row,) = self.execute(
+            "insert into device_commands (organization_id, device_id, created_by, type, params, deadline)"
+            " values (%s, %s, %s, %s, %s, now() + make_interval(secs => %s)) returning id",
+            *(self.organization_id, device_id, uuid4(), kind, Jsonb(params or {}), seconds),
+        )
+        found: UUID = row["id"]
+        return found
+
+    def command(self, command_id: UUID) -> dict[str, Any]:
+        """A command as it stands."""
+        (row,) = self.execute("select * from device_commands where id = %s", command_id)
+        return row
+
+    def states(self, *command_ids: UUID) -> list[str]:
+        """The states of commands."""
+        return [self.command(one)["state"] for one in command_ids]
+
+    def becomes(self, command_id: UUID, *states: str) -> dict[str, Any]:
+        """Wait until a command is in one of these states."""
+        wait_until(
+            lambda: self.command(command_id)["state"] in states,
+            f"the command is {' or '.join(states)}",
+            seconds=SECONDS_MAX,
+        )
+        return self.command(command_id)
+
+    def let_claims_run_out(self) -> None:
+        """As if half a minute had passed since the last word of every worker."""
+        self.execute(
+            "update device_command_queues set claimed_until = now() - interval '1 s', due_at = now() - interval '1 s'"
+        )
+
+    def event(self, device_id: UUID, metadata: dict[str, Any], time: datetime) -> "Event":
+        """An answer that came through the journal."""
+        return Event(device_id, time, metadata)
+
+
+class Event:
+    """A row of the outbox."""
+
+    def __init__(self, device_id: UUID, time: datetime, metadata: dict[str, Any]) -> None:
+        self.device_id = device_id
+        self.time = time
+        self.metadata = metadata
+
+
+@pytest.fixture
+def site(database_url: str) -> Site:
+    """An organisation."""
+    return Site(database_url)
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """A database of Valkey with nothing in it."""
+    with redis.Redis.from_url(valkey_url, db=VALKEY_DATABASE) as client:
+        client.flushdb()
+    return f"{valkey_url.rstrip('/')}/{VALKEY_DATABASE}"
+
+
+@pytest.fixture
+def new_node(redis_url: str) -> Iterator[Callable[[str], FakeNode]]:
+    """Make nodes that serve and are registered."""
+    made: list[FakeNode] = []
+
+    def make(name: str) -> FakeNode:
+        node = FakeNode(name)
+        node.start()
+        node.register(redis_url)
+        made.append(node)
+        return node
+
+    yield make
+    for node in made:
+        node.is_held.clear()
+        node.is_mute.clear()
+        node.stop()
+
+
+@pytest.fixture
+def node(new_node: Callable[[str], FakeNode]) -> FakeNode:
+    """One node."""
+    return new_node("n1")
+
+
+class Worker:
+    """The part of a worker that sends commands."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str) -> None:
+        self.metrics = WorkerMetrics()
+        self._loop = loop
+        self._engine = create_engine(database_url)
+        self._stopping = asyncio.Event()
+        dispatch = Dispatch(
+            engine=self._engine,
+            database_url=database_url,
+            redis_url=redis_url,
+            fixed_nodes=(),
+            credentials=NodeCredentials(token=TOKEN),
+            metrics=self.metrics,
+        )
+        self._working = asyncio.run_coroutine_threadsafe(dispatch.work(self._stopping), loop)
+
+    def end(self) -> None:
+        """Stop it, and wait."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._working.result(SECONDS_MAX)
+        self._engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def worker_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The one event loop of this process that speaks gRPC: with several its library mixes up whose answers are whose."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def new_worker(
+    worker_loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str
+) -> Iterator[Callable[[], Worker]]:
+    """Make workers; none outlives the test."""
+    made: list[Worker] = []
+
+    def make() -> Worker:
+        made.append(Worker(worker_loop, database_url, redis_url))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.end()
+
+
+@pytest.fixture
+def worker(new_worker: Callable[[], Worker], node: FakeNode) -> Worker:  # noqa: ARG001 (it is there before)
+    """One worker, which finds the first node when it starts."""
+    return new_worker()
