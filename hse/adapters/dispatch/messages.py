@@ -21,8 +21,8 @@ from hse.domain.devices.device_commands import MESSAGE_CHARS_MAX, Report, Told
 RESULT_EVENT = "command_result"
 # No node waits longer for a result; the journal brings what comes later.
 WAITED_FOR_MAX = timedelta(hours=23)
-# A REJECTED that begins so may be otherwise in a moment.
-MAY_CHANGE = ("queue_full", "unknown_device")
+# A REJECTED that begins so may be otherwise before the deadline, or on a node whose registry is fresher.
+MAY_CHANGE = ("queue_full", "unknown_device", "without_token", "disabled_device", "through_gateway", "deadline_passed")
 
 
 def message_of(command: ClaimedCommand, now: datetime) -> pb.DeviceCommand:

@@ -6,7 +6,7 @@ A state never goes backwards. `queued`: not sent yet, as far as is known. `sent`
 back. An answer that comes after the deadline is kept beside the state and does not change it.
 
 A command reaches its device at least once, under one id: a worker that dies while it hands it over leaves a doubt, and it is handed
-over again. A device that knows the id does nothing twice (docs/adr/0013-commands-are-sent-at-least-once.md).
+over again. A device that knows the id does nothing twice (docs/adr/0016-commands-are-sent-at-least-once.md).
 """
 
 import json
