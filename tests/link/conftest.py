@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import psycopg
@@ -107,9 +108,10 @@ def site(database_url: str) -> Site:
 @pytest.fixture
 def redis_url(valkey_url: str) -> str:
     """A database of Valkey with nothing in it."""
-    with redis.Redis.from_url(valkey_url, db=VALKEY_DATABASE) as client:
+    url = urlsplit(valkey_url)._replace(path=f"/{VALKEY_DATABASE}").geturl()
+    with redis.Redis.from_url(url) as client:
         client.flushdb()
-    return f"{valkey_url.rstrip('/')}/{VALKEY_DATABASE}"
+    return url
 
 
 @pytest.fixture
