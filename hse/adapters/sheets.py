@@ -80,12 +80,12 @@ def failed_rows(table: Table, report: Report) -> str | None:
         if (found := problems.get(row.line)) is not None:
             where = "" if found.column is None else f"{found.column}: "
             cells = [f"row {found.line}: {where}{found.message}", *(row.cells.get(name, "") for name in table.columns)]
-            writer.writerow([_without_formula(cell) for cell in cells])
+            writer.writerow([without_formula(cell) for cell in cells])
     return text.getvalue()
 
 
-def _without_formula(cell: str) -> str:
-    """The apostrophe makes a text of it in a spreadsheet; reading takes it away again."""
+def without_formula(cell: str) -> str:
+    """The cell as a spreadsheet shows it and does not run it: an apostrophe makes a text of it; reading takes it away again."""
     is_harmless = not cell.startswith((*FORMULA, "'")) or PLAIN_NUMBER.fullmatch(cell) is not None
     return cell if is_harmless else f"'{cell}"
 

@@ -21,6 +21,7 @@ from hse.api.acting import add_etag, provide_acting, provide_once, provide_versi
 from hse.api.bounds import REQUEST_BYTES_MAX, BoundedRequest, RequestBounds
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
+from hse.api.history import History
 from hse.api.limits import RateLimits, RequestLimits
 from hse.api.metrics import Metrics, metrics_handler
 from hse.api.openapi import openapi_config
@@ -41,6 +42,7 @@ from hse.api.rest import (
     organizations,
     roles,
     sessions,
+    telemetry,
     users,
 )
 from hse.api.security import RequestContext, cors_config, require_principal
@@ -61,6 +63,7 @@ class Parts:
     trusted_origins: frozenset[str] = frozenset()
     limiter: RateLimiter = field(default_factory=LocalRateLimiter)
     limits: RequestLimits = field(default_factory=RequestLimits)
+    history: History = field(default_factory=History)
     # Of other sites' pages, these may read what is answered.
     cors_origins: tuple[str, ...] = ()
     metrics_token: str | None = field(default=None, repr=False)
@@ -85,6 +88,7 @@ def create_app(parts: Parts) -> Litestar:
                 "doorkeeping": parts.doorkeeping,
                 "limiter": parts.limiter,
                 "limits": parts.limits,
+                "history": parts.history,
                 "metrics": metrics,
                 "waiting": Waiting(),
                 "trusted_origins": parts.trusted_origins,
@@ -119,6 +123,7 @@ def rest_router() -> Router:
             onboarding.router,
             devices.router,
             device_commands.router,
+            telemetry.router,
             imports.router,
             alarms.router,
             api_keys.router,
@@ -142,6 +147,12 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
     app.state.metrics.read_when_asked(
         "hse_api_database_connections", "Connections of the pool.", database.connections, "state"
     )
+    app.state.metrics.read_when_asked(
+        "hse_api_history_cache_lookups_total",
+        "Devices' aggregates that were looked up in the cache, since the start.",
+        lambda: parts.history.cache.results,
+        "result",
+    )
     await health.warn_at_start(database)
     uses = app.state.api_key_uses = ApiKeyUses(database.engine)
     background = [asyncio.create_task(uses.flush_for_ever())]
@@ -158,3 +169,4 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
         await uses.flush()
         await database.close()
         await parts.limiter.close()
+        await parts.history.close()

@@ -5,7 +5,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from hse.adapters.guarded_redis import GuardedRedis
+from hse.adapters.history_cache import RedisHistoryCache
 from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
+from hse.adapters.live_states import RedisLiveStates
 from hse.adapters.passwords import Argon2Passwords
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.listening import Listener
@@ -16,6 +19,7 @@ from hse.adapters.totp import TotpFactor
 from hse.api.app import Parts
 from hse.api.bounds import REQUEST_BYTES_MAX, BoundedHttpProtocol
 from hse.api.entrance import Doorkeeping
+from hse.api.history import History
 from hse.api.limits import RequestLimits
 from hse.settings import Settings, SettingsError
 
@@ -56,6 +60,7 @@ def compose_api(settings: Settings) -> Parts:
             user_per_minute=settings.rate_limit_user_per_minute,
             key_per_minute_max=settings.rate_limit_key_per_minute_max,
         ),
+        history=compose_history(settings.redis_url),
         cors_origins=settings.cors_origins,
         metrics_token=settings.metrics_token,
     )
@@ -77,6 +82,16 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "forwarded_allow_ips": list(settings.trusted_proxies),
         "proxy_headers": bool(settings.trusted_proxies),
     }
+
+
+def compose_history(redis_url: str | None) -> History:
+    """Wire what stands beside the database when the history is read."""
+    if redis_url is None:
+        return History()
+    return History(
+        cache=RedisHistoryCache(GuardedRedis(redis_url, purpose="history cache")),
+        states=RedisLiveStates(GuardedRedis(redis_url, purpose="device states")),
+    )
 
 
 def compose_doorkeeping(secret_key: str, *, public_url: str | None = None) -> Doorkeeping:

@@ -22,7 +22,16 @@ from tests.api.world import Person, World
 WITHOUT_ROW_SECURITY = {"actions"}
 TENANT_TABLES = (partner_companies, organizations, establishments, areas, devices)
 SCOPE_SETTINGS = [
-    *("scope", "user_id", "is_root", "partner_company_id", "organization_id", "organization_ids", "establishment_ids")
+    *(
+        "scope",
+        "user_id",
+        "is_root",
+        "partner_company_id",
+        "organization_id",
+        "organization_ids",
+        "establishment_ids",
+        "device_ids",
+    )
 ]
 PEOPLE = ("root", "partner", "other_partner", "chief", "admin", "other_site_admin", "user", "custom", "other_chief")
 

@@ -18,6 +18,7 @@ class Reading:
     device_id: UUID
     value: float | None
     event_type: str = "temperature"
+    unit: str | None = None
 
 
 def readings(device_ids: Sequence[UUID], start: datetime, period: timedelta, count: int, seed: int) -> list[Reading]:
@@ -41,15 +42,19 @@ def ensure_partitions(engine: sa.Engine, events: Sequence[Reading]) -> None:
 
 
 def copy_events(connection: sa.Connection, events: Sequence[Reading]) -> None:
-    """Copies events, and in the plain form their marks, in the caller's transaction."""
+    """Copies events, the hours of theirs that have ended, and in the plain form their marks, in the caller's transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with driver.cursor() as cursor:
-        with cursor.copy("copy device_events (time, device_id, event_type, value) from stdin") as copy:
+        with cursor.copy("copy device_events (time, device_id, event_type, value, unit) from stdin") as copy:
             for event in sorted(events, key=lambda e: (e.time.date(), e.device_id, e.time)):
-                copy.write_row((event.time, event.device_id, event.event_type, event.value))
+                copy.write_row((event.time, event.device_id, event.event_type, event.value, event.unit))
+        marks = {(e.device_id, e.time.replace(minute=0, second=0, microsecond=0)) for e in events}
+        ended = "copy late_hours (device_id, bucket) from stdin where bucket < date_trunc('hour', now(), 'UTC')"
+        with cursor.copy(ended) as copy:
+            for mark in marks:
+                copy.write_row(mark)
         if connection.execute(sa.text("select event_storage()")).scalar_one() == "partitions":
-            marks = {(e.device_id, e.time.replace(minute=0, second=0, microsecond=0)) for e in events}
             with cursor.copy("copy rollup_dirty (device_id, bucket) from stdin") as copy:
                 for mark in marks:
                     copy.write_row(mark)

@@ -42,6 +42,10 @@ def test_the_drain_may_do_its_transaction(core: psycopg.Connection) -> None:
         copy_row(core, f"{table} {EVENT_COLUMNS}", (time, device, "alarm", 1.0, None, "{}", None))
     columns = "(device_id, epoch, seq, received_at, code, reason, event)"
     copy_row(core, f"dead_letters {columns}", (device, 1, 7, time, "refused", "why", b"\x90"))
+    with core.cursor() as cursor:
+        late = sql.SQL("copy late_hours (device_id, bucket) from stdin where bucket < date_trunc('hour', now(), 'UTC')")
+        with cursor.copy(late) as copy:
+            copy.write_row((device, time))
     if row[0] == "partitions":
         copy_row(core, "rollup_dirty (device_id, bucket)", (device, time))
     core.execute(
@@ -85,6 +89,7 @@ def test_the_core_may_retry_dead_letters_and_read_the_registry(core: psycopg.Con
         "update devices set is_enabled = true",
         "insert into devices (organization_id, name) values (gen_random_uuid(), 'mine')",
         "delete from device_sequences",
+        "delete from late_hours",
         "delete from ingest_cursor",
         "select name from organizations",
         "update alembic_version set version_num = ''",

@@ -23,6 +23,10 @@ MARKS_PER_TRANSACTION_MAX = 10_000
 # worth holding the next partitions up for; the drop is finished by a later run.
 DROP_TIMEOUT = timedelta(seconds=60)
 
+# The snapshot is older than every refresh of this run.
+STORAGE_AND_SNAPSHOT = sa.text("select event_storage(), pg_current_snapshot()::text")
+FORGET_LATE_HOURS = sa.text("select forget_late_hours(cast(:refreshed as pg_snapshot))")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceReport:
@@ -30,6 +34,7 @@ class MaintenanceReport:
 
     event_storage: str
     rows_expired: int = 0
+    late_hours_forgotten: int = 0
     partitions_made: int = 0
     marks_refreshed: int = 0
     partitions_dropped: tuple[str, ...] = ()
@@ -47,21 +52,28 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
         raise ValueError(f"events are kept for {RETENTION_DAYS_MIN} days at least, not {retention_days}")
     rows_expired = delete_expired(engine, now)
     with engine.begin() as connection:
-        storage: str = connection.execute(sa.select(sa.func.event_storage())).scalar_one()
+        storage: str
+        storage, snapshot = connection.execute(STORAGE_AND_SNAPSHOT).one()
         if storage == "timescaledb":
             _set_retention_policy(connection, retention_days)
-            return MaintenanceReport(event_storage=storage, rows_expired=rows_expired)
+            num_forgotten = _forget_late_hours(connection, snapshot)
+            return MaintenanceReport(
+                event_storage=storage, rows_expired=rows_expired, late_hours_forgotten=num_forgotten
+            )
         partitions_made: int = connection.execute(
             sa.select(sa.func.ensure_event_partitions(now, now + PARTITIONS_AHEAD))
         ).scalar_one()
     # The open hour waits until it has ended: its rows would be read again at every run. Readers get it from the events.
     marks_refreshed = refresh_rollups(engine, before=now.replace(minute=0, second=0, microsecond=0))
+    with engine.begin() as connection:
+        num_forgotten = _forget_late_hours(connection, snapshot)
     dropped, postponed = _drop_expired_partitions(engine, until=now - timedelta(days=retention_days))
     return MaintenanceReport(
         event_storage=storage,
         rows_expired=rows_expired,
         partitions_made=partitions_made,
         marks_refreshed=marks_refreshed,
+        late_hours_forgotten=num_forgotten,
         partitions_dropped=dropped,
         drop_postponed=postponed,
     )
@@ -85,6 +97,11 @@ def _refresh_bite(connection: sa.Connection, before: datetime) -> int:
         sa.select(sa.func.refresh_rollups(before, MARKS_PER_TRANSACTION_MAX))
     ).scalar_one()
     return num_taken
+
+
+def _forget_late_hours(connection: sa.Connection, snapshot: str) -> int:
+    num_forgotten: int = connection.execute(FORGET_LATE_HOURS, {"refreshed": snapshot}).scalar_one()
+    return num_forgotten
 
 
 def _set_retention_policy(connection: sa.Connection, retention_days: int) -> None:

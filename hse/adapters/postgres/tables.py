@@ -45,6 +45,8 @@ def _aggregate_columns() -> list[sa.Column[object]]:
         sa.Column("value_avg", sa.Double),
         sa.Column("value_min", sa.Double),
         sa.Column("value_max", sa.Double),
+        sa.Column("unit_min", sa.Text),
+        sa.Column("unit_max", sa.Text),
     ]
 
 
@@ -183,8 +185,19 @@ device_command_queues = sa.Table(
 )
 
 device_events = sa.Table("device_events", metadata, *_event_columns())
-device_events_hourly = sa.Table("device_events_hourly", metadata, *_aggregate_columns())
+device_events_hourly = sa.Table(
+    "device_events_hourly", metadata, *_aggregate_columns(), sa.Column("value_square_deviation", sa.Double)
+)
 device_events_daily = sa.Table("device_events_daily", metadata, *_aggregate_columns())
+
+late_hours = sa.Table(
+    "late_hours",
+    metadata,
+    sa.Column("device_id", sa.Uuid, nullable=False),
+    sa.Column("bucket", Timestamptz, nullable=False),
+    sa.Column("marked_by", sa.BigInteger, nullable=False),
+    sa.Column("marked_at", Timestamptz, nullable=False),
+)
 
 event_outbox = sa.Table(
     "event_outbox",

@@ -15,6 +15,7 @@ from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.history import Telemetry
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.mail import Outbox, OutgoingMail
@@ -120,6 +121,11 @@ class PostgresWork:
     def device_command_groups(self) -> DeviceCommandGroups:
         """The commands to many devices."""
         return DeviceCommandGroups(self)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The events of the devices that it names, and their aggregates."""
+        return Telemetry(self.connection)
 
     @property
     def api_keys(self) -> ApiKeys:

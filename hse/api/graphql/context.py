@@ -11,6 +11,7 @@ from strawberry.types import Info
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting, acting_of
 from hse.api.graphql.loaders import Loaders
+from hse.api.history import history_of
 from hse.api.limits import RequestLimits, count
 from hse.domain.policy import Actor
 
@@ -81,7 +82,8 @@ async def provide_context(scope: Scope) -> Context:
 def context_in(scope: Scope, connections: asyncio.Semaphore) -> Context:
     """The context of an operation that came with this request. Raises `Unauthenticated`."""
     acting = acting_of(scope)
-    return Context(acting=acting, scope=scope, loaders=Loaders(acting, connections), connections=connections)
+    loaders = Loaders(acting, connections, history_of(scope))
+    return Context(acting=acting, scope=scope, loaders=loaders, connections=connections)
 
 
 async def _actor(work: PostgresWork) -> Actor:

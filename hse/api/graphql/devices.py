@@ -1,18 +1,31 @@
 """Devices, the gateways that speak for some of them, and the tokens that the others connect with."""
 
+from typing import Any
+
 import strawberry
 
 from hse.api.graphql.connections import connection, list_of, reference, single
+from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.entities import ALARMS, AREAS, DEVICE_COMMANDS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS
 from hse.api.graphql.mutations import acts, acts_once, changes, creates
+from hse.api.graphql.telemetry import DeviceState
 from hse.api.graphql.types import mirrors
 from hse.api.rest import devices as bodies
 from hse.domain.devices import commands, model, queries
 
 
+async def resolve_state(root: strawberry.Parent[Any], info: Asked) -> Any:
+    """How a device is now."""
+    return await context_of(info).loaders.state(root.id)
+
+
 @mirrors(model.Device)
 class Device:
     """A device."""
+
+    state = strawberry.field(
+        resolver=resolve_state, graphql_type=DeviceState | None, description="Null when you may not see it."
+    )
 
     organization = reference(ORGANIZATIONS, "organization_id")
     establishment = reference(ESTABLISHMENTS, "establishment_id")

@@ -12,7 +12,10 @@ from strawberry.dataloader import DataLoader
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting
 from hse.api.graphql.entities import Entity
+from hse.api.history import History
 from hse.domain.paging import Page, PageQuery
+from hse.domain.telemetry.model import DeviceState
+from hse.domain.telemetry.queries import STATES_MAX, visible_states
 
 T = TypeVar("T")
 
@@ -23,8 +26,10 @@ EMPTY: Page[Any] = Page(items=[], next_cursor=None, total=0)
 class Loaders:
     """The loaders of one operation, made as they are asked for."""
 
-    def __init__(self, acting: Acting, connections: asyncio.Semaphore) -> None:
+    def __init__(self, acting: Acting, connections: asyncio.Semaphore, history: History) -> None:
         self._acting = acting
+        self._history = history
+        self._states: DataLoader[UUID, DeviceState | None] | None = None
         self._connections = connections
         self._things: dict[Entity, DataLoader[UUID, Any]] = {}
         self._lists: dict[tuple[Any, ...], DataLoader[UUID, Page[Any]]] = {}
@@ -33,6 +38,7 @@ class Loaders:
         """Load everything anew from now on."""
         self._things.clear()
         self._lists.clear()
+        self._states = None
 
     async def thing(self, entity: Entity, entity_id: UUID) -> Any:
         """One thing by its id; None when the actor may not see it."""
@@ -49,6 +55,18 @@ class Loaders:
         if loader is None:
             loader = self._lists[key] = DataLoader(load_fn=lambda ids: self._load_lists(entity, column, ids, query))
         return await loader.load(parent_id)
+
+    async def state(self, device_id: UUID) -> DeviceState | None:
+        """How a device is now; None when the actor may not see that."""
+        if self._states is None:
+            self._states = DataLoader(load_fn=self._load_states, max_batch_size=STATES_MAX)
+        return await self._states.load(device_id)
+
+    async def _load_states(self, device_ids: list[UUID]) -> list[DeviceState | None]:
+        async with self._connections:
+            states = await self._acting.read(lambda work: visible_states(work, self._history.states, device_ids))
+        found = {state.device_id: state for state in states}
+        return [found.get(device_id) for device_id in device_ids]
 
     async def _load_things(self, entity: Entity, entity_ids: list[UUID]) -> list[Any]:
         async def find(work: PostgresWork) -> dict[UUID, Any]:

@@ -25,11 +25,12 @@ from hse.api.graphql.errors import told
 from hse.api.graphql.identity import IdentityMutation, IdentityQuery
 from hse.api.graphql.limits import Limits
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
+from hse.api.graphql.telemetry import TelemetryQuery
 from hse.domain.errors import TooMany
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery, DevicesQuery, DeviceCommandsQuery, AlertsQuery, IdentityQuery):
+class Query(OrganizationsQuery, DevicesQuery, TelemetryQuery, DeviceCommandsQuery, AlertsQuery, IdentityQuery):
     """What may be read."""
 
 

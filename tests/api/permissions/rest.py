@@ -22,6 +22,8 @@ class Call:
     content: bytes | None = None
 
 
+A_DAY = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-02T00:00:00Z"}
+
 Recipe = Callable[[Place], Call]
 
 
@@ -51,6 +53,10 @@ def _user(body: Any = None) -> Recipe:
 
 def _device(body: Any = None) -> Recipe:
     return lambda place: Call({"device_id": place.site.device_id}, body=body)
+
+
+def _telemetry(**params: str) -> Recipe:
+    return lambda place: Call(params={"device_id": str(place.site.device_id), **params})
 
 
 def _import(place: Place) -> Call:
@@ -155,6 +161,13 @@ RECIPES: dict[str, Recipe] = {
     ),
     "GET /api/v1/device-command-groups/{group_id}": _command_group,
     "POST /api/v1/device-command-groups/{group_id}/cancel": _command_group,
+    "GET /api/v1/devices/{device_id}/events": _device(),
+    "GET /api/v1/devices/{device_id}/events.csv": lambda place: Call({"device_id": place.site.device_id}, params=A_DAY),
+    "GET /api/v1/devices/{device_id}/state": _device(),
+    "GET /api/v1/telemetry/states": _telemetry(),
+    "GET /api/v1/telemetry/latest": _telemetry(),
+    "GET /api/v1/telemetry/series": _telemetry(type="power", **A_DAY),
+    "GET /api/v1/telemetry/series.csv": _telemetry(type="power", **A_DAY),
     "POST /api/v1/imports/sites": _import,
     "GET /api/v1/alarms": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),

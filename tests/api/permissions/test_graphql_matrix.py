@@ -85,7 +85,7 @@ async def _over_rest(rest: Rest, nested: Nested, place: Place, person: Person | 
         return "null"
     outcome = await rest.outcome(nested.twin, alone, person)
     # What one may not see is not there: none, or nothing.
-    missing = "null" if nested.twin.endswith("}") else "200:0"
+    missing = "null" if nested.twin.endswith(("}", "/state")) else "200:0"
     return missing if outcome in ("403", "404") else outcome
 
 

@@ -55,6 +55,11 @@ const MARK_DIRTY: &str = "
     insert into rollup_dirty (device_id, bucket)
     values ($1, date_trunc('hour', to_timestamp($2::int8 / 1000000.0), 'UTC'))";
 
+const MARK_LATE: &str = "
+    insert into late_hours (device_id, bucket)
+    select $1::uuid, hour from date_trunc('hour', to_timestamp($2::int8 / 1000000.0), 'UTC') as hour
+     where hour < date_trunc('hour', now(), 'UTC')";
+
 const ALARM: &str = "
     insert into event_outbox (time, device_id, event_type, metadata, source)
     values (now(), $1, 'dead_letter_permanent', jsonb_build_object('dead_letter_id', $2::int8, 'code', $3::text), 'hse')";
@@ -183,6 +188,9 @@ impl DeadLetterRetry {
                 .execute(MARK_DIRTY, &[&row.device_id, &row.time_us])
                 .await?;
         }
+        savepoint
+            .execute(MARK_LATE, &[&row.device_id, &row.time_us])
+            .await?;
         copy_row(savepoint, "device_events", row).await?;
         if self.relevant_event_types.contains(row.event.event_type) {
             copy_row(savepoint, "event_outbox", row).await?;

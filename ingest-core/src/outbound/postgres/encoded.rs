@@ -21,15 +21,27 @@ pub type RefusedRows = BTreeMap<usize, String>;
 pub struct Encoded {
     pub events: Vec<Bytes>,
     pub outbox: Vec<Bytes>,
-    pub rollup_dirty: Vec<Bytes>,
+    /// The hours that the rows lie in, each device's own.
+    pub hours: Vec<Bytes>,
+    /// Since 1970; `None` without rows.
+    pub earliest_hour: Option<i64>,
+}
+
+impl Encoded {
+    /// Whether an hour had ended by then.
+    pub fn has_ended_hours(&self, now_us: i64) -> bool {
+        self.earliest_hour
+            .is_some_and(|hour| hour < now_us.div_euclid(HOUR_US))
+    }
 }
 
 /// Encodes the rows that the database does not refuse.
 pub fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) -> Encoded {
     let mut events = CopyEncoder::new(NUM_EVENT_COLUMNS);
     let mut outbox = CopyEncoder::new(NUM_EVENT_COLUMNS);
-    let mut rollup_dirty = CopyEncoder::new(2);
-    let mut last_dirty = None;
+    let mut hours = CopyEncoder::new(2);
+    let mut last = None;
+    let mut earliest_hour: Option<i64> = None;
     for (index, row) in batch.rows().enumerate() {
         if refused.contains_key(&index) {
             continue;
@@ -39,18 +51,20 @@ pub fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) 
             write_event(&mut outbox, &row);
         }
         // Rows are sorted by day, device and time, so the hours of a device are neighbours.
-        let dirty = (row.device_id, row.time_us.div_euclid(HOUR_US));
-        if last_dirty != Some(dirty) {
-            last_dirty = Some(dirty);
-            rollup_dirty.row();
-            rollup_dirty.uuid(dirty.0);
-            rollup_dirty.timestamptz(dirty.1.saturating_mul(HOUR_US));
+        let (device_id, hour) = (row.device_id, row.time_us.div_euclid(HOUR_US));
+        if last != Some((device_id, hour)) {
+            last = Some((device_id, hour));
+            earliest_hour = Some(earliest_hour.map_or(hour, |earliest| earliest.min(hour)));
+            hours.row();
+            hours.uuid(device_id);
+            hours.timestamptz(hour.saturating_mul(HOUR_US));
         }
     }
     Encoded {
         events: events.finish(),
         outbox: outbox.finish(),
-        rollup_dirty: rollup_dirty.finish(),
+        hours: hours.finish(),
+        earliest_hour,
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! lock the cursor | lock the sequence rows | COPY device_events | COPY event_outbox | COPY dead_letters
-//! | COPY rollup_dirty (plain PostgreSQL) | extend the sequence rows | move the cursor | COMMIT
+//! | COPY late_hours (what ends before now) | COPY rollup_dirty (plain PostgreSQL) | extend the sequence rows | move the cursor | COMMIT
 //! ```
 //!
 //! Invariants: any failure drops the connection, and the next attempt begins by reading the cursor, so a COMMIT whose

@@ -18,6 +18,7 @@ use super::copy::{
 use super::encoded::{Encoded, REFUSED_BY_DATABASE, RefusedRows, encode, encode_dead_letters};
 use super::sequences::{self, Sequences};
 use crate::pipeline::batch::Batch;
+use crate::pipeline::clock::now_us;
 use crate::pipeline::ports::{Sink, SinkError, StoreOutcome, Stored, StoredCursor};
 
 /// Partitions seen; more than this are asked for anew.
@@ -48,6 +49,7 @@ struct Connected {
     copy_outbox: Statement,
     copy_dead_letters: Statement,
     copy_rollup_dirty: Option<Statement>,
+    copy_late_hours: Statement,
 }
 
 impl PostgresSink {
@@ -173,6 +175,13 @@ impl Connected {
                 .prepare(&copy("dead_letters", DEAD_LETTER_COLUMNS))
                 .await?,
             copy_rollup_dirty,
+            // By the database's clock: readers take an hour for over by it.
+            copy_late_hours: client
+                .prepare(&format!(
+                    "{} where bucket < date_trunc('hour', now(), 'UTC')",
+                    copy("late_hours", "device_id, bucket")
+                ))
+                .await?,
             client,
         })
     }
@@ -208,6 +217,7 @@ impl Connected {
             outbox: &self.copy_outbox,
             dead_letters: &self.copy_dead_letters,
             rollup_dirty: self.copy_rollup_dirty.as_ref(),
+            late_hours: &self.copy_late_hours,
         };
         let (transaction, refused) = statements
             .copy_all(transaction, batch, form, &settings.relevant_event_types)
@@ -257,6 +267,7 @@ struct Statements<'a> {
     outbox: &'a Statement,
     dead_letters: &'a Statement,
     rollup_dirty: Option<&'a Statement>,
+    late_hours: &'a Statement,
 }
 
 impl Statements<'_> {
@@ -278,6 +289,7 @@ impl Statements<'_> {
             refused = self.copy_passing(&transaction, batch).await?;
             form = encode(batch, relevant, &refused);
         }
+        let has_ended_hours = form.has_ended_hours(now_us());
         self.copy(&transaction, self.outbox, form.outbox).await?;
         self.copy(
             &transaction,
@@ -285,9 +297,12 @@ impl Statements<'_> {
             encode_dead_letters(batch, &refused),
         )
         .await?;
-        if let Some(rollup_dirty) = self.rollup_dirty {
-            self.copy(&transaction, rollup_dirty, form.rollup_dirty)
+        if has_ended_hours {
+            self.copy(&transaction, self.late_hours, form.hours.clone())
                 .await?;
+        }
+        if let Some(rollup_dirty) = self.rollup_dirty {
+            self.copy(&transaction, rollup_dirty, form.hours).await?;
         }
         Ok((transaction, refused))
     }

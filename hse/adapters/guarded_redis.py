@@ -1,0 +1,67 @@
+"""Redis as what can be done without: asked briefly, and left alone for some seconds after it did not answer."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+T = TypeVar("T")
+
+ANSWER_SECONDS_MAX = 0.25
+AWAY_SECONDS = 2.0
+CONNECTIONS_MAX = 16
+
+logger = structlog.get_logger(__name__)
+
+
+class GuardedRedis:
+    """A pool of connections. `now` is a clock in seconds that never goes back."""
+
+    def __init__(self, redis_url: str, *, purpose: str, now: Callable[[], float] = time.monotonic) -> None:
+        pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=ANSWER_SECONDS_MAX,
+            socket_timeout=ANSWER_SECONDS_MAX,
+            socket_connect_timeout=ANSWER_SECONDS_MAX,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis = Redis.from_pool(pool)
+        self._purpose = purpose
+        self._now = now
+        self._away_until: float | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not answer when it was last asked."""
+        return self._away_until is not None
+
+    async def ask(self, call: Callable[["Redis"], Awaitable[T]]) -> T | None:
+        """What it answers; None while it is away."""
+        if self._away_until is not None:
+            if self._now() < self._away_until:
+                return None
+            # One request finds out whether it is back; the others do not wait for that.
+            self._away_until = self._now() + AWAY_SECONDS
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                answer = await call(self._redis)
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._away_until is None:
+                logger.warning("redis does not answer", purpose=self._purpose, error=type(error).__name__)
+            self._away_until = self._now() + AWAY_SECONDS
+            return None
+        if self._away_until is not None:
+            self._away_until = None
+            logger.info("redis answers again", purpose=self._purpose)
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()

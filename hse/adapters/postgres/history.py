@@ -1,0 +1,200 @@
+"""Reading the events and their aggregates, for the control plane.
+
+The api has no right on any of them. It reads views that show the events of *named* devices, and `Telemetry.name` is the one place
+that names: the policy's reach is in its WHERE, and the function that it calls takes only what row-level security shows
+besides. So there is no query of the history that is not scoped: one that forgets its devices reads those that were named, and one
+that comes before any were named reads nothing. `tests/api/test_history_isolation.py` holds this.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hse.adapters.postgres import history_statements as statements
+from hse.adapters.postgres.reach import SiteScope, one_of
+from hse.adapters.postgres.tables import devices, establishments
+from hse.domain.errors import Invalid
+from hse.domain.paging import Page
+from hse.domain.policy import Reach
+from hse.domain.telemetry.buckets import Reaches, Span
+from hse.domain.telemetry.model import Event
+from hse.domain.telemetry.partials import Partial
+from hse.domain.telemetry.ports import EventQuery, LateHours, Moment, NamedDevice, Parts, PartsQuery
+
+# A device's clock may be ahead by a day; the core refuses more.
+AHEAD_MAX = timedelta(hours=25)
+# A page is looked for in the newest day first, then in ever longer stretches: most pages are full after the first, and the database
+# need not look at every partition for them.
+FIRST_STRETCH = timedelta(days=1)
+STRETCH_GROWTH = 8
+
+SCOPE = SiteScope(devices.c.organization_id, devices.c.establishment_id)
+
+
+class Telemetry:
+    """The events of named devices, and their aggregates."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def name(self, device_ids: Sequence[UUID], *, see: Reach, read: Reach) -> list[NamedDevice]:
+        """Those of the devices that lie within `see`. Those within `read`, too, are named: until others are, they can be read."""
+        seen = (
+            sa.select(devices.c.id, establishments.c.timezone, SCOPE.within(read).label("is_readable"))
+            .select_from(devices.outerjoin(establishments, establishments.c.id == devices.c.establishment_id))
+            .where(one_of(devices.c.id, device_ids), SCOPE.within(see))
+            .cte("seen")
+        )
+        readable = sa.select(sa.func.array_agg(seen.c.id)).where(seen.c.is_readable).scalar_subquery()
+        named = sa.select(sa.func.hse_name_devices(readable).label("ids")).cte("named")
+        is_named = sa.func.coalesce(seen.c.id == sa.any_(named.c.ids), sa.false())
+        # From `named` on, so that it is called where nothing is seen: what was named before must be forgotten.
+        statement = sa.select(seen.c.id, seen.c.timezone, is_named.label("is_readable")).select_from(
+            named.outerjoin(seen, sa.true())
+        )
+        rows = await self._connection.execute(statement)
+        return [
+            NamedDevice(id=row.id, timezone=row.timezone, is_readable=row.is_readable)
+            for row in rows
+            if row.id is not None
+        ]
+
+    async def moment(self, device_ids: Sequence[UUID], span: Span) -> Moment:
+        """How the history of named devices stands; `late` within the span."""
+        parameters = {"ids": list(device_ids), "since": span.since, "until": span.until}
+        rows = (await self._connection.execute(statements.MOMENT, parameters)).all()
+        reaches = Reaches(hours_until=rows[0].hours_until, days_until=rows[0].days_until, kept_from=rows[0].kept_from)
+        late = {
+            row.device_id: LateHours(
+                hours=tuple(Span(one.lower, one.upper) for one in row.hours),
+                marked_by=frozenset(row.marked_by),
+            )
+            for row in rows
+            if row.device_id is not None
+        }
+        return Moment(reaches=reaches, snapshot=rows[0].snapshot, late=late)
+
+    async def parts(self, query: PartsQuery) -> Mapping[UUID, Parts]:
+        """What the events of named devices amount to, by device, type and bucket."""
+        found: dict[UUID, dict[str, dict[int, Partial]]] = {}
+        built = statements.parts(query)
+        if built is None:
+            return found
+        statement, parameters = built
+        for row in await self._connection.execute(statement, parameters):
+            found.setdefault(row.device_id, {}).setdefault(row.event_type, {})[row.number] = Partial(
+                samples=row.samples,
+                num_values=row.num_values,
+                total=row.total,
+                minimum=row.minimum,
+                maximum=row.maximum,
+                square_deviation=row.square_deviation,
+                unit_min=row.unit_min,
+                unit_max=row.unit_max,
+            )
+        return found
+
+    async def latest(self, device_ids: Sequence[UUID], event_types: Sequence[str], reaches: Reaches) -> list[Event]:
+        """The newest event of each named device and type, unless it is older than a year."""
+        parameters = {
+            "ids": list(device_ids),
+            "types": list(event_types) or None,
+            "hours_until": reaches.hours_until,
+            "days_until": reaches.days_until,
+        }
+        return [_event(row) for row in await self._connection.execute(statements.LATEST, parameters)]
+
+    async def events(self, query: EventQuery, now: datetime) -> Page[Event]:
+        """A page of a named device's events. Raises `Invalid` for a cursor of another list."""
+        after = None if query.cursor is None else _decode(query.cursor, query)
+        since = query.since or datetime.min.replace(year=1971, tzinfo=UTC)
+        until = query.until or now + AHEAD_MAX
+        if after is not None and query.is_ascending:
+            since = max(since, after[0])
+        elif after is not None:
+            until = min(until, after[0] + timedelta(microseconds=1))
+        rows: list[Event] = []
+        num_skipped = 0 if after is None else after[1]
+        for stretch in _stretches(since, until, is_ascending=query.is_ascending):
+            parameters = {
+                "id": query.device_id,
+                "types": list(query.event_types) or None,
+                "since": stretch.since,
+                "until": stretch.until,
+                "skipped": num_skipped,
+                "limit": query.limit + 1 - len(rows),
+            }
+            statement = statements.EVENTS_ASCENDING if query.is_ascending else statements.EVENTS_DESCENDING
+            rows += [_event(row) for row in await self._connection.execute(statement, parameters)]
+            # The rows that were shown before all lie in the first stretch.
+            num_skipped = 0
+            if len(rows) > query.limit:
+                break
+        items = rows[: query.limit]
+        cursor = _encode(query, items, after) if len(rows) > query.limit else None
+        return Page(items=items, next_cursor=cursor)
+
+    def has_seen(self, snapshot: str, marked_by: frozenset[int]) -> bool:
+        """Whether all these transactions were in a snapshot, which PostgreSQL writes as xmin:xmax:those between that are not."""
+        xmin, xmax, between = snapshot.split(":")
+        unseen = {int(xid) for xid in between.split(",") if xid}
+        return all(xid < int(xmin) or (xid < int(xmax) and xid not in unseen) for xid in marked_by)
+
+
+def _stretches(since: datetime, until: datetime, *, is_ascending: bool) -> list[Span]:
+    found: list[Span] = []
+    length = FIRST_STRETCH
+    while since < until:
+        if until - since <= length:
+            found.append(Span(since, until))
+            break
+        if is_ascending:
+            found.append(Span(since, since + length))
+            since += length
+        else:
+            found.append(Span(until - length, until))
+            until -= length
+        length *= STRETCH_GROWTH
+    return found
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        time=row.time,
+        device_id=row.device_id,
+        event_type=row.event_type,
+        value=row.value,
+        unit=row.unit,
+        metadata=row.metadata,
+        source=row.source,
+    )
+
+
+def _encode(query: EventQuery, items: Sequence[Event], after: tuple[datetime, int] | None) -> str:
+    """The cursor behind the last item: its time, and how many of that time were shown. Events have no id of their own."""
+    last = items[-1].time
+    num_shown = sum(1 for one in items if one.time == last)
+    if after is not None and after[0] == last:
+        num_shown += after[1]
+    text = json.dumps([str(query.device_id), query.is_ascending, last.isoformat(), num_shown])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, query: EventQuery) -> tuple[datetime, int]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        device_id, is_ascending, time, num_shown = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+        if (device_id, is_ascending) != (str(query.device_id), query.is_ascending):
+            raise ValueError("of another list")
+        moment = datetime.fromisoformat(time)
+        if type(num_shown) is not int or not 0 <= num_shown < 2**31 or moment.tzinfo is None or moment.year < 1971:
+            raise ValueError("no place in a list")
+    except (ValueError, TypeError) as error:
+        raise Invalid("cursor", "take it from `next_cursor` of a page of the same list") from error
+    return moment, num_shown

@@ -1,0 +1,153 @@
+"""The statements that read the history, all of them from views that show the events of named devices."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from hse.adapters.postgres.tables import Timestamptz
+from hse.domain.telemetry.buckets import Span
+from hse.domain.telemetry.ports import PartsQuery
+
+UUIDS, TEXTS, TIMES = ARRAY(sa.Uuid()), ARRAY(sa.Text()), ARRAY(Timestamptz)
+
+# One snapshot for all of it: what has marked no late hour in it is in `snapshot`, or comes after it.
+MOMENT = sa.text(
+    "select stands.hours_until, stands.days_until, stands.kept_from, stands.snapshot, late.device_id, late.hours, late.marked_by"
+    "  from history_state() stands left join ("
+    "       select device_id, range_agg(tstzrange(bucket, bucket + interval '1 hour')) as hours,"
+    "              array_agg(distinct marked_by) as marked_by"
+    "         from named_late_hours"
+    "        where device_id = any(:ids) and bucket > cast(:since as timestamptz) - interval '1 hour' and bucket < :until"
+    "        group by device_id) late on true"
+).bindparams(sa.bindparam("ids", type_=UUIDS))
+
+# The newest hour or day that something of a device and type is known of, then the newest event in it. Days and hours name the
+# types, so that no more events are read than those of the last hours.
+LATEST = sa.text(
+    "with found as ("
+    "    select device_id, event_type, max(time) as since, max(time) + interval '1 microsecond' as until"
+    "      from named_events where device_id = any(:ids) and time >= :hours_until"
+    "       and time >= now() - interval '366 days' group by 1, 2"
+    "    union all"
+    "    select device_id, event_type, max(bucket), max(bucket) + interval '1 hour'"
+    "      from named_hours where device_id = any(:ids) and bucket >= :days_until and bucket < :hours_until group by 1, 2"
+    "    union all"
+    "    select device_id, event_type, max(bucket), max(bucket) + interval '1 day' from named_days"
+    "     where device_id = any(:ids) and bucket < :days_until and bucket >= cast(:days_until as timestamptz) - interval '366 days'"
+    "     group by 1, 2"
+    "    union all"
+    "    select late.device_id, reported.event_type, late.bucket, late.bucket + interval '1 hour'"
+    "      from (select device_id, max(bucket) as bucket from named_late_hours"
+    "             where device_id = any(:ids) and bucket >= now() - interval '366 days' group by 1) late"
+    "     cross join lateral ("
+    "           select distinct event_type from named_events"
+    "            where device_id = late.device_id and time >= late.bucket and time < late.bucket + interval '1 hour'"
+    "           ) reported"
+    "), newest as ("
+    "    select distinct on (device_id, event_type) device_id, event_type, since, until from found"
+    "     where cast(:types as text[]) is null or event_type = any(cast(:types as text[]))"
+    "     order by device_id, event_type, until desc"
+    ")"
+    "select event.* from newest cross join lateral ("
+    "       select time, device_id, event_type, value, unit, metadata, source from named_events"
+    "        where device_id = newest.device_id and event_type = newest.event_type"
+    "          and time >= newest.since and time < newest.until"
+    "        order by time desc limit 1) event"
+).bindparams(sa.bindparam("ids", type_=UUIDS), sa.bindparam("types", type_=TEXTS))
+
+
+def _events(direction: str) -> sa.TextClause:
+    # What has the same time stands in an order of its own, which a cursor can count in.
+    return sa.text(
+        "select time, device_id, event_type, value, unit, metadata, source from named_events"  # noqa: S608 (asc or desc)
+        " where device_id = :id and time >= :since and time < :until"
+        "   and (cast(:types as text[]) is null or event_type = any(cast(:types as text[])))"
+        f" order by time {direction}, event_type, value, unit, source, metadata::text offset :skipped limit :limit"
+    ).bindparams(sa.bindparam("types", type_=TEXTS), sa.bindparam("id", type_=sa.Uuid()))
+
+
+EVENTS_ASCENDING, EVENTS_DESCENDING = _events("asc"), _events("desc")
+
+COUNTED = {
+    "events": (
+        "select read.device_id, read.event_type, width_bucket(read.time, :edges) as number, count(*) as samples,"
+        " count(countable(read.value)) as num_values, sum(countable(read.value)) as total,"
+        " min(countable(read.value)) as minimum, max(countable(read.value)) as maximum,"
+        " var_pop(countable(read.value)) * count(countable(read.value)) as square_deviation,"
+        " min(read.unit) as unit_min, max(read.unit) as unit_max"
+        " from unnest(:events_since, :events_until) as piece (since, until) cross join lateral ("
+        " select device_id, event_type, time, value, unit from named_events"
+        " where device_id = any(:ids) and event_type = any(:types) and time >= piece.since and time < piece.until"
+        " and time >= :events_from and time < :events_to offset 0) read group by 1, 2, 3"
+    ),
+    "hours": (
+        "select read.device_id, read.event_type, width_bucket(read.bucket, :edges) as number, read.samples,"
+        " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
+        " read.value_square_deviation as square_deviation, read.unit_min, read.unit_max"
+        " from unnest(:hours_since, :hours_until) as piece (since, until) cross join lateral ("
+        " select device_id, event_type, bucket, samples, value_count, value_sum, value_min, value_max, value_square_deviation,"
+        " unit_min, unit_max from named_hours"
+        " where device_id = any(:ids) and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
+        " and bucket >= :hours_from and bucket < :hours_to offset 0) read"
+    ),
+    "days": (
+        "select read.device_id, read.event_type, width_bucket(read.bucket, :edges) as number, read.samples,"
+        " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
+        " cast(null as double precision) as square_deviation, read.unit_min, read.unit_max"
+        " from unnest(:days_since, :days_until) as piece (since, until) cross join lateral ("
+        " select device_id, event_type, bucket, samples, value_count, value_sum, value_min, value_max, unit_min, unit_max"
+        " from named_days"
+        " where device_id = any(:ids) and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
+        " and bucket >= :days_from and bucket < :days_to offset 0) read"
+    ),
+}
+
+TOGETHER = (
+    "select device_id, event_type, number, sum(samples)::bigint as samples, sum(num_values)::bigint as num_values,"
+    " sum(total) as total, min(minimum) as minimum, max(maximum) as maximum, min(unit_min) as unit_min, max(unit_max) as unit_max,"
+)
+WITHOUT_DEVIATION = f"{TOGETHER} cast(null as double precision) as square_deviation from parts group by 1, 2, 3"
+# What deviates from the mean of all: within each part, and the parts' own means.
+WITH_DEVIATION = (
+    TOGETHER + " case when bool_and(num_values = 0 or square_deviation is not null) then"  # noqa: S608 (constants)
+    " coalesce(sum(square_deviation), 0) + coalesce(sum(num_values * (total / nullif(num_values, 0) - mean) ^ 2), 0)"
+    " end as square_deviation"
+    " from (select *, sum(total) over bucket / nullif(sum(num_values) over bucket, 0) as mean"
+    "         from parts window bucket as (partition by device_id, event_type, number)) parts"
+    " group by 1, 2, 3"
+)
+
+
+def parts(query: PartsQuery) -> tuple[sa.TextClause, dict[str, Any]] | None:
+    """The statement that counts the pieces, with its parameters; None when there is nothing to count."""
+    pieces = {"events": query.pieces.events, "hours": query.pieces.hours, "days": query.pieces.days}
+    used = {name: spans for name, spans in pieces.items() if spans}
+    if not used:
+        return None
+    parameters: dict[str, Any] = {
+        "ids": list(query.device_ids),
+        "types": list(query.event_types),
+        "edges": list(query.edges),
+    }
+    bound: list[sa.BindParameter[Any]] = [
+        sa.bindparam("ids", type_=UUIDS),
+        sa.bindparam("types", type_=TEXTS),
+        sa.bindparam("edges", type_=TIMES),
+    ]
+    for name, spans in used.items():
+        parameters |= _bounds(name, spans)
+        bound += [sa.bindparam(f"{name}_{end}", type_=TIMES) for end in ("since", "until")]
+    counted = " union all ".join(COUNTED[name] for name in used)
+    together = WITH_DEVIATION if query.has_deviation else WITHOUT_DEVIATION
+    return sa.text(f"with parts as ({counted}) {together}").bindparams(*bound), parameters
+
+
+def _bounds(name: str, spans: tuple[Span, ...]) -> dict[str, Any]:
+    """The pieces, and what they lie in together, by which the planner chooses partitions."""
+    return {
+        f"{name}_since": [one.since for one in spans],
+        f"{name}_until": [one.until for one in spans],
+        f"{name}_from": spans[0].since,
+        f"{name}_to": spans[-1].until,
+    }
