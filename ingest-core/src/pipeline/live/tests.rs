@@ -57,7 +57,11 @@ fn own() -> Outline {
 
 fn offer(feed: &LiveFeed, values: &[f64]) {
     let events: Vec<_> = values.iter().map(|value| event("t", *value)).collect();
-    feed.events(&entry(DEVICE, &events, &[]), own());
+    let mut last = Vec::new();
+    encode_event(&events[events.len() - 1], &mut last);
+    let payload = entry(DEVICE, &events, &[]);
+    let newest_offset = Some(payload.len() - last.len());
+    feed.events(&payload, Outline::Own { newest_offset });
 }
 
 fn feed() -> Arc<LiveFeed> {
@@ -252,49 +256,202 @@ async fn a_reader_that_waits_is_woken() {
     wakes.await.unwrap();
 }
 
+fn connection(feed: &Arc<LiveFeed>, device_id: Uuid) -> Presence {
+    feed.connected(device_id, Protocol::Hdp, ADDRESS)
+}
+
+fn following(num_tracked_max: usize) -> (Arc<LiveFeed>, Arc<DeviceStates>) {
+    let states = Arc::new(DeviceStates::new(num_tracked_max));
+    let feed = LiveFeed::new(1 << 20, Some(Arc::clone(&states)));
+    (Arc::new(feed), states)
+}
+
+fn taken(states: &DeviceStates) -> Vec<DeviceState> {
+    let mut taken = states.take_due(usize::MAX);
+    taken.sort_by_key(|state| state.device_id);
+    taken
+}
+
+fn newest(states: &DeviceStates, device_id: Uuid) -> Option<(String, Option<f64>)> {
+    let event = states.get(device_id)?.newest_event?;
+    Some((event.event_type.into(), event.value))
+}
+
+#[test]
+fn a_state_is_due_once_however_often_it_changed_and_again_when_it_is_given_back() {
+    let (feed, states) = following(10);
+    let presence = connection(&feed, DEVICE);
+    offer(&feed, &[1.0]);
+    offer(&feed, &[2.0]);
+    let first = taken(&states);
+    assert_eq!(first.len(), 1);
+    assert_eq!(newest(&states, DEVICE), Some(("t".to_owned(), Some(2.0))));
+    assert_eq!(taken(&states), []);
+    states.give_back(&first);
+    assert_eq!(taken(&states), first);
+    presence.seen();
+    assert_eq!(taken(&states).len(), 1);
+    states.make_all_due();
+    assert_eq!(taken(&states).len(), 1);
+}
+
+#[test]
+fn a_state_is_forgotten_when_its_device_has_gone_and_it_is_kept_elsewhere() {
+    let (feed, states) = following(10);
+    let presence = connection(&feed, DEVICE);
+    states.kept_elsewhere(&taken(&states));
+    assert_eq!(states.num_tracked(), 1, "it is connected");
+    drop(presence);
+    let ended = taken(&states);
+    assert!(!ended[0].is_connected);
+    let back = connection(&feed, DEVICE);
+    states.kept_elsewhere(&ended);
+    assert_eq!(states.num_tracked(), 1, "it has come back meanwhile");
+    drop(back);
+    states.kept_elsewhere(&taken(&states));
+    assert_eq!((states.num_tracked(), states.get(DEVICE)), (0, None));
+}
+
+#[test]
+fn states_beyond_the_limit_are_counted_and_not_held() {
+    let (feed, states) = following(2);
+    let presences: Vec<_> = (1..=3)
+        .map(|id| connection(&feed, Uuid::from_u128(id)))
+        .collect();
+    assert_eq!((states.num_tracked(), states.num_untracked()), (2, 1));
+    drop(presences);
+    assert_eq!(taken(&states).len(), 2);
+}
+
+#[test]
+fn a_child_is_connected_through_the_gateway_that_spoke_for_it_unless_it_is_itself() {
+    let (feed, states) = following(10);
+    let gateway = connection(&feed, DEVICE);
+    let childs = Event {
+        device_id: Some(CHILD),
+        ..event("b", 2.0)
+    };
+    let frame = entry(DEVICE, &[event("a", 1.0), childs], &[]);
+    feed.events(&frame, Outline::Mixed);
+    assert_eq!(newest(&states, CHILD), Some(("b".to_owned(), Some(2.0))));
+    assert_eq!(newest(&states, DEVICE), Some(("a".to_owned(), Some(1.0))));
+    let through = |id| states.get(id).unwrap().connection.unwrap().device_id;
+    assert!(states.get(CHILD).unwrap().is_connected);
+    assert_eq!(through(CHILD), DEVICE);
+    let itself = connection(&feed, CHILD);
+    feed.events(&frame, Outline::Mixed);
+    assert_eq!(through(CHILD), CHILD);
+    drop(gateway);
+    assert!(!states.get(DEVICE).unwrap().is_connected);
+    assert!(states.get(CHILD).unwrap().is_connected);
+    drop(itself);
+    assert!(!states.get(CHILD).unwrap().is_connected);
+}
+
+#[test]
+fn the_end_of_an_older_connection_does_not_end_a_newer_one() {
+    let (feed, states) = following(10);
+    let older = connection(&feed, DEVICE);
+    let _newer = connection(&feed, DEVICE);
+    drop(older);
+    assert!(states.get(DEVICE).unwrap().is_connected);
+}
+
+#[test]
+fn an_event_of_an_earlier_time_is_not_the_newest() {
+    let (feed, states) = following(10);
+    let _presence = connection(&feed, DEVICE);
+    let at = |time_us, value| Event {
+        time_us: Some(time_us),
+        ..event("t", value)
+    };
+    for (time_us, value, expected) in [(7, 1.0, 1.0), (6, 2.0, 1.0), (7, 3.0, 3.0)] {
+        feed.events(&entry(DEVICE, &[at(time_us, value)], &[]), Outline::Mixed);
+        assert_eq!(
+            newest(&states, DEVICE),
+            Some(("t".to_owned(), Some(expected)))
+        );
+    }
+}
+
+#[test]
+fn rejected_events_and_results_of_commands_are_no_newest_event() {
+    let (feed, states) = following(10);
+    let _presence = connection(&feed, DEVICE);
+    let events = [
+        event("a", 1.0),
+        event("", 2.0),
+        event("command_result", 3.0),
+    ];
+    feed.events(&entry(DEVICE, &events, &[1]), Outline::Mixed);
+    assert_eq!(newest(&states, DEVICE), Some(("a".to_owned(), Some(1.0))));
+    let nothing = Outline::Own {
+        newest_offset: None,
+    };
+    feed.events(&entry(DEVICE, &[event("", 2.0)], &[0]), nothing);
+    assert_eq!(newest(&states, DEVICE), Some(("a".to_owned(), Some(1.0))));
+}
+
 /// Prints what an offer costs the intake. `cargo test --release -- --ignored --nocapture what_an_offer_costs`
 #[test]
 #[ignore = "a measurement"]
 fn what_an_offer_costs() {
-    let feed = Arc::new(LiveFeed::new(64 << 20, None));
     let events: Vec<_> = (0..10)
         .map(|value| event("temperature", f64::from(value)))
         .collect();
     let payload = entry(DEVICE, &events, &[]);
-    let measure = |name: &str| {
-        let (num_offers, started) = (500_000, Instant::now());
-        let mut longest = Duration::ZERO;
+    let measure = |name: &str, feed: &LiveFeed, outline: Outline| {
+        let (num_offers, mut longest) = (500_000u32, Duration::ZERO);
+        let mut spent = Duration::ZERO;
         for _ in 0..num_offers {
-            let before = Instant::now();
             // A frame's own copy, as the intake makes it.
             let made = Bytes::copy_from_slice(&payload);
-            feed.events(&made, own());
-            longest = longest.max(before.elapsed());
+            let kept = made.clone();
+            let before = Instant::now();
+            feed.events(&made, outline);
+            let elapsed = before.elapsed();
+            drop(kept);
+            spent += elapsed;
+            longest = longest.max(elapsed);
         }
-        let each = started.elapsed() / num_offers;
+        let each = spent / num_offers;
         println!("{name}: {each:?} a frame of 10 events, the longest {longest:?}");
     };
-    measure("nobody reads");
-    let readers: Vec<_> = (0..100)
-        .map(|_| feed.hub.subscribe(everything(), None))
+    let quiet = Arc::new(LiveFeed::new(64 << 20, None));
+    measure("nobody reads, no Redis", &quiet, own());
+    let states = Arc::new(DeviceStates::new(10));
+    let with_states = Arc::new(LiveFeed::new(64 << 20, Some(states)));
+    let _presence = connection(&with_states, DEVICE);
+    let newest_offset = payload.len() - Entry::decode(&payload).unwrap().events.len();
+    let own_event = Outline::Own {
+        newest_offset: Some(newest_offset),
+    };
+    measure("device states", &with_states, own_event);
+    measure(
+        "device states, a gateway's frame",
+        &with_states,
+        Outline::Mixed,
+    );
+    let readers: Vec<_> = (0..10_000)
+        .map(|_| quiet.hub.subscribe(everything(), None))
         .collect();
-    measure("100 readers that do not read");
+    measure("10 000 readers that do not read", &quiet, own());
+    drop(readers);
     let is_done = std::sync::atomic::AtomicBool::new(false);
+    let mut reader = quiet.hub.subscribe(everything(), None);
     std::thread::scope(|scope| {
-        for mut reader in readers.into_iter().take(1) {
-            let is_done = &is_done;
-            scope.spawn(move || {
-                let mut num_items = 0;
-                while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
-                    while let Some(delivery) = reader.try_next() {
-                        num_items += delivery.items(reader.filter()).count();
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
+        scope.spawn(|| {
+            let (mut num_items, mut num_missed) = (0, 0);
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                while let Some(delivery) = reader.try_next() {
+                    num_missed += delivery.num_missed;
+                    num_items += delivery.items(reader.filter()).count();
                 }
-                println!("a reader decoded {num_items} events");
-            });
-        }
-        measure("a reader that reads all");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            println!("a reader decoded {num_items} events and missed {num_missed}");
+        });
+        measure("a reader that reads all", &quiet, own());
         is_done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
