@@ -95,6 +95,10 @@ async def test_the_newest_event_wins_whatever_the_order_of_arrival(
     again = await Peer.join(core.port, device, epoch=2)
     await again.acked(1, {"time_us": base + 7_000_000, "type": "t", "value": 7})
     await has_status(cache, device, "online")
+    await again.close()
+    await has_status(cache, device, "offline")
+    assert cache.state(device.device_id)["lastEvent"]["value"] == 9
+    again = await Peer.join(core.port, device, epoch=2)
     await again.acked(2, {"time_us": base + 9_000_000, "type": "t", "value": 10})
     await has_value(cache, device, 10)
     await again.close()
