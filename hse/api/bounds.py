@@ -1,17 +1,19 @@
 """How large a request may be. What a stranger can have this process keep is bounded at each step of the way.
 
 The server's protocol keeps no more of a head that is not complete than `HEAD_BYTES_MAX` and one read, and waits for it no longer
-than `HEAD_SECONDS_MAX`. A head that is complete is judged by the middleware, before anything is looked up; the body by the
-framework (`request_max_body_size`); how deep its JSON nests, here. Below that, every field has its own limit (`hse.api.bodies`).
+than `HEAD_SECONDS_MAX`, and for the body no longer than `BODY_SECONDS_MAX`. A head that is complete is judged by the middleware,
+before anything is looked up; the body by the framework (`request_max_body_size`); how deep its JSON nests, here. Below that,
+every field has its own limit (`hse.api.bodies`).
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 import msgspec
 from litestar import Request
 from litestar.enums import ScopeType
-from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions import ClientException, HTTPException, InternalServerException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -23,6 +25,8 @@ REQUEST_BYTES_MAX = 1 << 20
 # Cookies, a token and what proxies add are 4 KiB.
 HEAD_BYTES_MAX = 32 << 10
 HEAD_SECONDS_MAX = 20.0
+# A file of 5 MiB at 43 KiB a second.
+BODY_SECONDS_MAX = 120.0
 # A cursor has 1000 characters at most, a filter some dozens.
 ADDRESS_BYTES_MAX = 8 << 10
 QUERY_PARAMETERS_MAX = 100
@@ -50,7 +54,15 @@ class RequestBounds(ASGIMiddleware):
 
 
 class BoundedRequest(Request[Any, Any, Any]):
-    """A request whose JSON nests no deeper than anything here does."""
+    """A request whose JSON nests no deeper than anything here does; one that breaks off is no defect of ours."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body, piece by piece. Raises `ClientException`."""
+        try:
+            async for piece in super().stream():
+                yield piece
+        except InternalServerException as error:
+            raise ClientException(detail="the body broke off") from error
 
     async def json(self) -> Any:
         """The body. Raises `ClientException`, and the framework's exception for what is no JSON."""
@@ -76,6 +88,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, which by itself keeps whatever comes of a head, for as long as that takes."""
 
     head_seconds_max: ClassVar[float] = HEAD_SECONDS_MAX
+    body_seconds_max: ClassVar[float] = BODY_SECONDS_MAX
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection was opened: a head is expected."""
@@ -83,7 +96,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         self._patience: asyncio.TimerHandle | None = None
-        self._wait_for_head()
+        self._wait(self.head_seconds_max)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
@@ -101,27 +114,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first bytes of a head are there."""
         super().on_message_begin()
-        self._wait_for_head()
+        if self._patience is None:
+            self._wait(self.head_seconds_max)
 
     def on_headers_complete(self) -> None:
         """The head is there; what follows is the body."""
         self._is_in_head = False
-        self._stop_waiting()
+        self._wait(self.body_seconds_max)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The body is there; what follows is another request's head."""
         self._is_in_head = True
         self._head_bytes = 0
+        self._stop_waiting()
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Another protocol goes on, with bounds of its own."""
+        self._stop_waiting()
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse(400, msg)
 
-    def _wait_for_head(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(self.head_seconds_max, self._lose_patience)
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(seconds, self._lose_patience)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -130,7 +150,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _lose_patience(self) -> None:
         self._patience = None
-        self._refuse(408, "the head of the request did not come in time")
+        if not self._is_in_head and self.cycle.response_started:
+            self.transport.close()
+        self._refuse(408, "the request did not come in time")
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer in the application's stead, and hang up."""

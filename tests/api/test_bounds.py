@@ -1,6 +1,7 @@
 """What a stranger can send is bounded: each size has an answer that says so, and a server that keeps no more than that."""
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -8,6 +9,10 @@ from typing import Any
 
 import pytest
 from litestar import Litestar
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import CloseCode
+from websockets.typing import Subprotocol
 
 from hse.api.app import Parts, create_app
 from hse.api.bounds import (
@@ -123,6 +128,12 @@ class Impatient(BoundedHttpProtocol):
     head_seconds_max = 0.2
 
 
+class ImpatientForBodies(BoundedHttpProtocol):
+    """Waits no time for a body."""
+
+    body_seconds_max = 0.2
+
+
 @pytest.fixture
 async def port(parts: Parts, world: World) -> AsyncIterator[int]:  # noqa: ARG001 (made first)
     async with served(create_app(parts)) as port:
@@ -226,6 +237,42 @@ async def test_a_body_may_take_longer_than_a_head(app_of: Litestar, world: World
         answer = await asyncio.wait_for(reader.read(), SECONDS_MAX)
         writer.close()
         assert b" 408 " not in answer.split(b"\r\n")[0]
+
+
+BEGUN = b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(app_of: Litestar, world: World) -> None:  # noqa: ARG001
+    async with served(app_of, protocol=ImpatientForBodies) as port:
+        assert problem_in((await exchange(port, BEGUN))[0]) == (408, "request.timed-out")
+        # Nor is it long after the one before that the next request may come.
+        assert (await exchange(port, START + b"Connection: close\r\n\r\n"))[0].startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_breaks_off_is_no_defect(logged: io.StringIO, port: int) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(BEGUN)
+    await writer.drain()
+    writer.close()
+    async with asyncio.timeout(SECONDS_MAX):
+        while '"route": "/api/v1/auth/login"' not in logged.getvalue():  # noqa: ASYNC110 (a log tells of no event)
+            await asyncio.sleep(0.02)
+    assert '"level": "error"' not in logged.getvalue()
+    assert '"status": 400' in logged.getvalue()
+
+
+async def test_a_message_of_a_websocket_has_the_size_of_a_body(port: int, world: World) -> None:
+    headers = {**world.chief.headers, "Origin": f"http://127.0.0.1:{port}"}
+    address = f"ws://127.0.0.1:{port}/graphql"
+    protocol = Subprotocol("graphql-transport-ws")
+    async with connect(address, subprotocols=[protocol], additional_headers=headers) as socket:
+        await socket.send(json.dumps({"type": "connection_init"}))
+        assert json.loads(await socket.recv())["type"] == "connection_ack"
+        await socket.send("x" * (REQUEST_BYTES_MAX + 1))
+        with pytest.raises(ConnectionClosedError) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.MESSAGE_TOO_BIG
 
 
 async def test_a_body_that_is_too_large_is_cut_off_on_the_wire(port: int) -> None:
