@@ -265,3 +265,21 @@ async def test_an_idle_websocket_costs_little(new_core: NewCore, fleet: list[Cre
         for _ in range(NUM_IDLE):
             await stack.enter_async_context(upgraded(core))
         assert (resident_bytes(core) - before) / NUM_IDLE < 16 * 1024
+
+
+async def test_a_peer_that_never_reads_makes_the_core_hold_nothing(new_core: NewCore, fleet: list[Credentials]) -> None:
+    core = new_core()
+    await core.started()
+    before = resident_bytes(core)
+    deaf = await WebSocketPeer.join(core.ws_port, fleet[0])
+    limit = 256 * MEBIBYTE
+    assert await deaf.pour(PING * 10_000, limit) < limit, "the core reads on, whatever its answers do"
+    async with upgraded(core) as pinging:
+        await pinging.joined(fleet[1])
+        for _ in range(500):
+            await pinging.send(masked(FIN | PING_FRAME, bytes(125)) * 500)
+    assert resident_bytes(core) - before < 64 * MEBIBYTE
+    deaf.abort()
+    other = await WebSocketPeer.join(core.ws_port, fleet[2])
+    await other.acked(1, {"type": "t"})
+    await other.close()
