@@ -115,6 +115,25 @@ async def test_a_device_whose_last_event_is_an_error_is_in_error_until_another_c
     await peer.close()
 
 
+async def test_a_device_that_falls_silent_is_offline_and_one_that_pings_is_seen(
+    new_core: NewCore, cache: Cache, fleet: list[Credentials]
+) -> None:
+    core = new_core(redis_url=cache.url, keepalive_s=1)
+    await core.started()
+    silent, alive = await Peer.join(core.port, fleet[0]), await Peer.join(core.port, fleet[1])
+    await has_status(cache, fleet[1], "online")
+    first_seen = cache.state(fleet[1].device_id)["connectionState"]["lastSeen"]
+    ending = asyncio.create_task(has_status(cache, fleet[0], "offline"))
+    while not ending.done():
+        await alive.ask("ping", nonce=1)
+        await asyncio.sleep(0.2)
+    await ending
+    state = cache.state(fleet[1].device_id)
+    assert state["status"] == "online"
+    assert state["connectionState"]["lastSeen"] > first_seen
+    await asyncio.gather(silent.close(), alive.close())
+
+
 async def test_a_child_is_connected_through_its_gateway(
     new_core: NewCore, cache: Cache, database: Database, device: Credentials
 ) -> None:
