@@ -1,9 +1,14 @@
 """Nodes, workers, devices and their commands, on the session's PostgreSQL and Valkey."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -18,6 +23,7 @@ from hse.adapters.dispatch.dispatcher import Dispatch
 from hse.adapters.ingest import NodeCredentials
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.worker_metrics import WorkerMetrics
+from hse.embedded.tether import tethered
 from tests.conftest import wait_until
 from tests.link.node import TOKEN, FakeNode
 
@@ -196,3 +202,32 @@ def new_worker(
 def worker(new_worker: Callable[[], Worker], node: FakeNode) -> Worker:  # noqa: ARG001 (it is there before)
     """One worker, which finds the first node when it starts."""
     return new_worker()
+
+
+NewProcess = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def new_process(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[NewProcess]:
+    """Start workers; none outlives the test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
+    environment = {
+        **kept,
+        "HSE_DATABASE_URL": database_url,
+        "HSE_REDIS_URL": redis_url,
+        "HSE_SERVICE_TOKEN": TOKEN,
+        "HSE_DATA_DIR": str(tmp_path),
+    }
+    made: list[subprocess.Popen[bytes]] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        command = tethered([sys.executable, "-m", "hse", "worker"], death_signal=signal.SIGKILL)
+        with (tmp_path / "worker.log").open("ab") as log:
+            made.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.kill()
+        process.wait()
+    print((tmp_path / "worker.log").read_text(encoding="utf-8")[-4000:])

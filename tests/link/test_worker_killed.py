@@ -1,53 +1,19 @@
 """`hse worker` as a process, killed where it hurts: the command reaches its device, under one id, and its outcome the database."""
 
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
-import pytest
 
 from hse.adapters.postgres.command_queues import apply_command_results
 from hse.adapters.postgres.engine import transaction
-from hse.embedded.tether import tethered
 from tests.conftest import wait_until
-from tests.link.conftest import SECONDS_MAX, Site
-from tests.link.node import TOKEN, FakeNode
-
-NewProcess = Callable[[], "subprocess.Popen[bytes]"]
+from tests.link.conftest import SECONDS_MAX, NewProcess, Site
+from tests.link.node import FakeNode
 
 
-@pytest.fixture
-def new_process(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[NewProcess]:
-    """Start workers; none outlives the test."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
-    environment = {
-        **kept,
-        "HSE_DATABASE_URL": database_url,
-        "HSE_REDIS_URL": redis_url,
-        "HSE_SERVICE_TOKEN": TOKEN,
-        "HSE_DATA_DIR": str(tmp_path),
-    }
-    made: list[subprocess.Popen[bytes]] = []
-
-    def start() -> "subprocess.Popen[bytes]":
-        command = tethered([sys.executable, "-m", "hse", "worker"], death_signal=signal.SIGKILL)
-        with (tmp_path / "worker.log").open("ab") as log:
-            made.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        return made[-1]
-
-    yield start
-    for process in made:
-        process.kill()
-        process.wait()
-    print((tmp_path / "worker.log").read_text(encoding="utf-8")[-4000:])
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     """kill -9, to the end."""
     process.send_signal(signal.SIGKILL)
     process.wait()
