@@ -90,6 +90,8 @@ class CommandDispatcher:
         # Those in which everything is delivered, oldest first, by node.
         self._listening: dict[str, dict[asyncio.Task[None], None]] = {}
         self._watching: dict[Node, asyncio.Task[None]] = {}
+        # The commands of the calls that are open: they tell of an answer after what led to it.
+        self._heard_in_calls: set[UUID] = set()
         # What the node that Redis named does not have, for one offer to the others.
         self._elsewhere: dict[str, dict[UUID, Sequence[ClaimedCommand]]] = {}
         listener.subscribe("hse_commands", lambda _: self._is_due.set())
@@ -216,6 +218,7 @@ class CommandDispatcher:
         """One call to one node, until everything in it has ended, or somebody else needs the room."""
         self._make_room(node)
         unanswered = set(commands)
+        self._heard_in_calls |= commands.keys()
         try:
             with self._metrics.command_streams.track_inprogress():
                 await self._hear(node, commands, offer, unanswered)
@@ -229,6 +232,7 @@ class CommandDispatcher:
                 offer.out_of_reach(command_id, node.name, f"ingest node {node.name} refused: {error.code}")
                 unanswered.discard(command_id)
         finally:
+            self._heard_in_calls -= commands.keys()
             for command_id in unanswered:
                 offer.in_doubt(command_id, node.name)
 
@@ -309,7 +313,7 @@ class CommandDispatcher:
                         self._writer.note(Connected(device_id=UUID(change.device_id)))
                     elif change.kind == pb.MISSED:
                         self._unheard()
-                    elif (found := result_in(change)) is not None:
+                    elif (found := result_in(change)) is not None and found.command_id not in self._heard_in_calls:
                         self._writer.note(found)
         except NodeAway:
             # It is logged when its breaker opens.

@@ -226,6 +226,8 @@ def advanced(standing: Standing, report: Report) -> Standing:
     match report.told:
         case Told.ANSWERED:
             return _answered(standing, report)
+        case Told.SENT | Told.DELIVERED if standing.state in ("succeeded", "failed", "timed_out"):
+            return _told_after_the_end(standing, report)
         case _ if standing.state in ENDS:
             return standing
         case Told.SENT if standing.state == "queued":
@@ -252,6 +254,16 @@ def advanced(standing: Standing, report: Report) -> Standing:
             return _ended(standing, "expired" if is_surely_not_sent else "timed_out", report, message=standing.message)
         case _:
             return standing
+
+
+def _told_after_the_end(standing: Standing, report: Report) -> Standing:
+    """The answer may be heard before what led to it, on another way: how it went is filled in, and nothing else."""
+    at = report.at if standing.finished_at is None else min(report.at, standing.finished_at)
+    sent_at = standing.sent_at or (at if standing.delivered_at is None else min(at, standing.delivered_at))
+    delivered_at = standing.delivered_at
+    if report.told is Told.DELIVERED and delivered_at is None:
+        delivered_at = max(at, sent_at)
+    return replace(standing, sent_at=sent_at, delivered_at=delivered_at, node=standing.node or report.node)
 
 
 def _answered(standing: Standing, report: Report) -> Standing:
