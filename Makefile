@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CARGO_JOBS ?= $(shell nproc)
 export CARGO_BUILD_JOBS := $(CARGO_JOBS)
 
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find ingest-core -name '*.rs' -not -path '*/fuzz/*' -o -name Cargo.toml -not -path '*/fuzz/*')
+RUST_SOURCES := Cargo.toml Cargo.lock proto/devices.proto $(shell find ingest-core -name '*.rs' -not -path '*/fuzz/*' -o -name Cargo.toml -not -path '*/fuzz/*')
 DATA_DIR ?= .hse
 RUN_FLAGS ?=
 

@@ -23,10 +23,19 @@ DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
 WEB_SCHEMES = ("https", "http")
 SMTP_SCHEMES = ("smtp", "smtps")
-SECRET_KEY_CHARS_MIN = 32
-SERVICE_TOKEN_CHARS_MIN = 32
+SECRET_CHARS_MIN = 32
 STORAGE_FORMS = ("auto", "timescaledb", "partitions")
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
+FILES = (
+    "tls_certificate_path",
+    "tls_key_path",
+    "grpc_tls_certificate_path",
+    "grpc_tls_key_path",
+    "grpc_client_ca_path",
+    "grpc_authority_path",
+    "grpc_client_certificate_path",
+    "grpc_client_key_path",
+)
 
 
 class SettingsError(Failure):
@@ -78,6 +87,13 @@ class Settings:
     ws_port: int = _setting(5002, maximum=PORT_MAX)
     ws_origins: tuple[str, ...] = _setting(())
     ingest_http_port: int = _setting(9464, maximum=PORT_MAX)
+    grpc_port: int = _setting(50051, maximum=PORT_MAX)
+    grpc_bind_host: str = _setting("127.0.0.1")
+    grpc_address: str | None = _setting()
+    service_token: str | None = _setting(is_secret=True)
+    grpc_tls_certificate_path: Path | None = _setting()
+    grpc_tls_key_path: Path | None = _setting()
+    grpc_client_ca_path: Path | None = _setting()
     tls_certificate_path: Path | None = _setting()
     tls_key_path: Path | None = _setting()
     node_name: str | None = _setting()
@@ -113,7 +129,6 @@ class Settings:
     rate_limit_key_per_minute_max: int = _setting(6000, minimum=1, maximum=100_000, is_for_ingest=False)
     metrics_token: str | None = _setting(is_for_ingest=False, is_secret=True)
 
-    service_token: str | None = _setting(is_for_ingest=False, is_secret=True)
     ingest_nodes: tuple[str, ...] = _setting((), is_for_ingest=False)
     grpc_authority_path: Path | None = _setting(is_for_ingest=False)
     grpc_client_certificate_path: Path | None = _setting(is_for_ingest=False)
@@ -214,45 +229,46 @@ def _misspelt(environment: Mapping[str, str], known: list[str]) -> list[str]:
 
 def _contradictions(settings: Settings) -> list[str]:
     found = []
-    if (settings.tls_certificate_path is None) != (settings.tls_key_path is None):
-        found.append("HSE_TLS_CERTIFICATE_PATH and HSE_TLS_KEY_PATH: set both or neither")
-    if (settings.grpc_client_certificate_path is None) != (settings.grpc_client_key_path is None):
-        found.append("HSE_GRPC_CLIENT_CERTIFICATE_PATH and HSE_GRPC_CLIENT_KEY_PATH: set both or neither")
+    for certificate, key in (
+        ("tls_certificate_path", "tls_key_path"),
+        ("grpc_tls_certificate_path", "grpc_tls_key_path"),
+        ("grpc_client_certificate_path", "grpc_client_key_path"),
+    ):
+        if (getattr(settings, certificate) is None) != (getattr(settings, key) is None):
+            found.append(f"{variable_of(certificate)} and {variable_of(key)}: set both or neither")
+    if settings.grpc_client_ca_path is not None and settings.grpc_tls_certificate_path is None:
+        found.append("HSE_GRPC_CLIENT_CA_PATH: needs HSE_GRPC_TLS_CERTIFICATE_PATH and HSE_GRPC_TLS_KEY_PATH")
     if settings.grpc_client_certificate_path is not None and settings.grpc_authority_path is None:
         found.append(
             "HSE_GRPC_AUTHORITY_PATH: a certificate is shown over TLS only: say who signs the nodes' certificates"
         )
-    for name in (
-        "tls_certificate_path",
-        "tls_key_path",
-        "grpc_authority_path",
-        "grpc_client_certificate_path",
-        "grpc_client_key_path",
-    ):
+    for name in FILES:
         path: Path | None = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append(f"{variable_of(name)}: there is no file {path}")
-    if settings.secret_key is not None and len(settings.secret_key) < SECRET_KEY_CHARS_MIN:
-        found.append(
-            f"HSE_SECRET_KEY: must have at least {SECRET_KEY_CHARS_MIN} characters, such as `openssl rand -hex 32`"
-        )
-    if settings.service_token is not None and len(settings.service_token) < SERVICE_TOKEN_CHARS_MIN:
-        found.append(
-            f"HSE_SERVICE_TOKEN: must have at least {SERVICE_TOKEN_CHARS_MIN} characters, such as `openssl rand -hex 32`"
-        )
+    for name in ("secret_key", "service_token"):
+        secret: str | None = getattr(settings, name)
+        if secret is not None and len(secret) < SECRET_CHARS_MIN:
+            found.append(
+                f"{variable_of(name)}: must have at least {SECRET_CHARS_MIN} characters, such as `openssl rand -hex 32`"
+            )
     for name in ("cors_origins", "ws_origins"):
         wrong = [origin for origin in getattr(settings, name) if not _is_origin(origin)]
         found += [
             f"{variable_of(name)}: {origin!r} is no origin, such as https://console.example.com" for origin in wrong
         ]
-    names = ("hdp_port", "hdp_tls_port", "ws_port", "ingest_http_port", "api_port")
+    return found + _ports_used_twice(settings)
+
+
+def _ports_used_twice(settings: Settings) -> list[str]:
+    names = ("hdp_port", "hdp_tls_port", "ws_port", "ingest_http_port", "api_port", "grpc_port")
     ports = {variable_of(name): getattr(settings, name) for name in names}
     if settings.tls_certificate_path is None:
         del ports["HSE_HDP_TLS_PORT"]
     taken = [port for port in ports.values() if port != 0]
     if len(taken) != len(set(taken)):
-        found.append(f"{', '.join(ports)}: must differ")
-    return found
+        return [f"{', '.join(ports)}: must differ"]
+    return []
 
 
 def _is_origin(text: str) -> bool:

@@ -176,7 +176,8 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    wanted = ["hdp_port", "ws_port", "ingest_http_port"] + (["hdp_tls_port"] if settings.tls_certificate_path else [])
+    wanted = ["hdp_port", "ws_port", "ingest_http_port", "grpc_port"]
+    wanted += ["hdp_tls_port"] if settings.tls_certificate_path else []
     try:
         ours = set(find_published(data_dir_of(settings)).ports.values())
     except NotRunning:

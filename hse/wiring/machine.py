@@ -28,6 +28,7 @@ PORT_SETTINGS = {
     "ws": "ws_port",
     "ingest_http": "ingest_http_port",
     "api": "api_port",
+    "grpc": "grpc_port",
 }
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         ports["redis"] = valkey_port
     api_url = settings.api_database_url or (postgres.api_url() if postgres else database_url)
     secret_key = settings.secret_key or password(data_dir / "secrets", "key", server_account())
+    service_token = settings.service_token or password(data_dir / "secrets", "service-token", server_account())
     demo = _demo(options)
 
     def prepare_database() -> None:
@@ -90,7 +92,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
 
     given = {variable_of(name): str(ports[port]) for port, name in PORT_SETTINGS.items() if port in ports}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
-    given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key}
+    given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key, "HSE_SERVICE_TOKEN": service_token}
     return Machine(
         data_dir=data_dir,
         settings=replace(settings, data_dir=data_dir, database_url=database_url, redis_url=redis_url),

@@ -3,6 +3,8 @@
 //! They arrive as one JSON object from the process that starts the core. [`Config::from_json`] reports all mistakes
 //! together, so that an operator mends them in one go.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +33,39 @@ pub const DEVICE_STATES_MIN: usize = 100_000;
 /// Attempts that a dead letter gets before it is marked permanent (requirement D6).
 pub const DEAD_LETTER_ATTEMPTS_MAX: i32 = 5;
 
+/// Commands that one device's connection keeps waiting for their results; a device that answers none holds no more.
+pub const COMMANDS_PER_DEVICE_MAX: usize = 64;
+/// Commands that a node keeps waiting in all: with their parameters at most about 100 MiB.
+pub const COMMANDS_MAX: usize = 10_000;
+/// Callers that wait for one command: a caller that lost its answer asks again while the older call is still there.
+pub const LISTENERS_PER_COMMAND_MAX: usize = 4;
+/// Commands of one call; what is more comes in the next call.
+pub const COMMANDS_PER_CALL_MAX: usize = 1000;
+/// A result is waited for this long when the caller does not say, and never longer than a day.
+pub const COMMAND_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+pub const COMMAND_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A token that can be guessed is none.
+const SERVICE_TOKEN_CHARS_MIN: usize = 32;
+
+/// What must not be seen in a log.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("(not shown)")
+    }
+}
+
 /// One node's settings. See the field docs for default, minimum and reason.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +91,26 @@ pub struct Config {
     pub ws_origins: Vec<String>,
     #[serde(default = "default_ingest_http_port")]
     pub ingest_http_port: u16,
+    /// The control plane's port; it is opened when there is a service token or an authority for client certificates.
+    #[serde(default = "default_grpc_port")]
+    pub grpc_port: u16,
+    /// Where it listens. Default `127.0.0.1`: who can reach it can try tokens, so it is opened to others on purpose only.
+    #[serde(default = "default_grpc_bind_host")]
+    pub grpc_bind_host: String,
+    /// How the control plane reaches that port, `host:port`, as other machines know it. Default: where it listens, or this
+    /// machine's name where it listens everywhere.
+    #[serde(default)]
+    pub grpc_address: Option<String>,
+    /// What the control plane shows. No default; at least 32 characters.
+    #[serde(default)]
+    pub service_token: Option<Secret>,
+    /// PEM files of that port; with an authority, callers show a certificate that it signed, and need no token.
+    #[serde(default)]
+    pub grpc_tls_certificate_path: Option<PathBuf>,
+    #[serde(default)]
+    pub grpc_tls_key_path: Option<PathBuf>,
+    #[serde(default)]
+    pub grpc_client_ca_path: Option<PathBuf>,
     /// PEM files; TLS is served when both are set.
     #[serde(default)]
     pub tls_certificate_path: Option<PathBuf>,
@@ -131,6 +186,12 @@ fn default_ws_port() -> u16 {
 fn default_ingest_http_port() -> u16 {
     9464
 }
+fn default_grpc_port() -> u16 {
+    50051
+}
+fn default_grpc_bind_host() -> String {
+    "127.0.0.1".to_owned()
+}
 fn default_lanes() -> u16 {
     1
 }
@@ -183,6 +244,15 @@ fn default_drain_timeout_s() -> u64 {
 }
 fn default_log_level() -> String {
     "info".to_owned()
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Every mistake found, one sentence each, with what would be right.
@@ -278,7 +348,50 @@ impl Config {
             self.tls_certificate_path.is_some() == self.tls_key_path.is_some(),
             "tls_certificate_path and tls_key_path go together: set both or neither",
         );
+        mistakes.extend(self.mistakes_of_control_plane());
         mistakes
+    }
+
+    fn mistakes_of_control_plane(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut must = |holds: bool, sentence: &str| {
+            if !holds {
+                mistakes.push(sentence.to_owned());
+            }
+        };
+        must(
+            self.grpc_tls_certificate_path.is_some() == self.grpc_tls_key_path.is_some(),
+            "grpc_tls_certificate_path and grpc_tls_key_path go together: set both or neither",
+        );
+        must(
+            self.grpc_client_ca_path.is_none() || self.grpc_tls_certificate_path.is_some(),
+            "grpc_client_ca_path needs grpc_tls_certificate_path and grpc_tls_key_path",
+        );
+        must(
+            self.service_token
+                .as_ref()
+                .is_none_or(|token| token.reveal().chars().count() >= SERVICE_TOKEN_CHARS_MIN),
+            "service_token must have at least 32 characters",
+        );
+        mistakes
+    }
+
+    /// How others reach the control plane's port, which is bound at `port`.
+    #[must_use]
+    pub fn grpc_address_at(&self, port: u16) -> String {
+        let host = &self.grpc_bind_host;
+        match host.parse::<IpAddr>() {
+            _ if self.grpc_address.is_some() => self.grpc_address.clone().unwrap_or_default(),
+            Ok(address) if address.is_unspecified() => format!("{}:{port}", host_name()),
+            Ok(address) => SocketAddr::new(address, port).to_string(),
+            Err(_) => format!("{host}:{port}"),
+        }
+    }
+
+    /// Is there anybody who may call the control plane's port?
+    #[must_use]
+    pub fn has_callers(&self) -> bool {
+        self.service_token.is_some() || self.grpc_client_ca_path.is_some()
     }
 
     /// The largest journal record: a whole frame and what is noted beside it.
@@ -307,9 +420,20 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_together() {
         let error = Config::from_json(
-            r#"{"data_dir": "d", "database_url": "u", "lanes": 0, "keepalive_s": 0, "tls_key_path": "k"}"#,
+            r#"{"data_dir": "d", "database_url": "u", "lanes": 0, "keepalive_s": 0, "tls_key_path": "k",
+                "grpc_client_ca_path": "c", "service_token": "short"}"#,
         );
-        assert_eq!(error.unwrap_err().mistakes.len(), 3);
+        assert_eq!(error.unwrap_err().mistakes.len(), 5);
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let json =
+            format!(r#"{{"data_dir": "d", "database_url": "u", "service_token": "{token}"}}"#);
+        let config = Config::from_json(&json).unwrap();
+        assert!(config.has_callers());
+        assert!(!format!("{config:?}").contains(token));
     }
 
     #[test]

@@ -62,6 +62,13 @@ pub struct Metrics {
     pub live_readers: Gauge,
     pub registry_devices: Gauge,
     pub registry_reloads: Counter,
+    pub commands: Family<Kind, Counter>,
+    pub commands_waiting: Gauge,
+    pub command_round_trip: Histogram,
+    pub command_results: Family<Kind, Counter>,
+    pub grpc_connections: Gauge,
+    pub grpc_refused: Family<Reason, Counter>,
+    pub grpc_calls: Family<Kind, Counter>,
 }
 
 /// From 50 microseconds to about 26 seconds, doubling.
@@ -109,8 +116,16 @@ impl Default for Metrics {
             live_readers: Gauge::default(),
             registry_devices: Gauge::default(),
             registry_reloads: Counter::default(),
+            commands: Family::default(),
+            commands_waiting: Gauge::default(),
+            command_round_trip: latency_histogram(),
+            command_results: Family::default(),
+            grpc_connections: Gauge::default(),
+            grpc_refused: Family::default(),
+            grpc_calls: Family::default(),
         };
         metrics.name_inbound();
+        metrics.name_commands();
         metrics.name_journal_and_drain();
         metrics.name_live();
         metrics
@@ -173,6 +188,45 @@ impl Metrics {
             "registry_reloads",
             "Reads of the whole registry",
             self.registry_reloads.clone(),
+        );
+    }
+
+    fn name_commands(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "commands",
+            "Commands, by how they ended here",
+            self.commands.clone(),
+        );
+        r.register(
+            "commands_waiting",
+            "Commands that wait for their results",
+            self.commands_waiting.clone(),
+        );
+        r.register(
+            "command_round_trip_seconds",
+            "From a command taken to its device's result",
+            self.command_round_trip.clone(),
+        );
+        r.register(
+            "command_results",
+            "RESULT frames: awaited; unawaited (late, twice, another's); foreign (no command's id); not kept in the journal",
+            self.command_results.clone(),
+        );
+        r.register(
+            "grpc_connections",
+            "Open connections of the control plane's port",
+            self.grpc_connections.clone(),
+        );
+        r.register(
+            "grpc_refused",
+            "Connections and calls refused at the control plane's port",
+            self.grpc_refused.clone(),
+        );
+        r.register(
+            "grpc_calls",
+            "Calls of the control plane's port, by method",
+            self.grpc_calls.clone(),
         );
     }
 

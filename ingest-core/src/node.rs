@@ -8,19 +8,31 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::journal::AppendError;
+use crate::metrics::{Kind, Metrics};
+use crate::outbound::postgres::EventReads;
 use crate::pipeline::circuit::{CircuitState, State};
+use crate::pipeline::clock::now_us;
+use crate::pipeline::commands::Commands;
+use crate::pipeline::entry::Source;
 use crate::pipeline::lane::{Lane, lane_of};
-use crate::pipeline::live::LiveFeed;
+use crate::pipeline::live::{LiveFeed, Outline};
 use crate::pipeline::registry::DeviceRegistry;
+use crate::pipeline::results::Outcome;
 use crate::pipeline::sessions::Sessions;
+use crate::pipeline::unsequenced::{self, QueuedUnsequenced};
 
 /// What every connection and task of a node shares.
 pub struct Node {
     pub config: Config,
+    /// As operators and the control plane know it.
+    pub name: String,
     pub metrics: Arc<Metrics>,
     pub registry: Arc<DeviceRegistry>,
     pub sessions: Sessions,
+    pub commands: Arc<Commands>,
+    /// What was stored, for those who ask.
+    pub reads: EventReads,
     pub live: Arc<LiveFeed>,
     /// None without Redis.
     pub redis_circuit: Option<Arc<CircuitState>>,
@@ -43,6 +55,61 @@ impl Node {
         Arc::clone(&self.lanes[lane_of(device_id, usize::from(self.config.lanes))])
     }
 
+    /// Puts a device's RESULT into the journal's queue. None when it is not kept.
+    pub fn keep_result(
+        &self,
+        device_id: Uuid,
+        outcome: Option<Outcome<'_>>,
+        is_awaited: bool,
+    ) -> Option<QueuedUnsequenced> {
+        let Some(outcome) = outcome else {
+            self.count_result("foreign");
+            return None;
+        };
+        self.count_result(if is_awaited { "awaited" } else { "unawaited" });
+        let (lane, event) = (self.lane(device_id), outcome.encode(device_id));
+        match unsequenced::append(&lane, Source::Core, now_us(), 1, &event) {
+            Ok(queued) => Some(queued),
+            Err(error) => {
+                self.note_result_not_kept(&error);
+                None
+            }
+        }
+    }
+
+    /// Notes the journal's answer for a RESULT.
+    ///
+    /// # Errors
+    /// The journal keeps nothing any more. A result that it could not keep for want of room is reported, and no error: who
+    /// waited for it has heard it.
+    pub fn note_result_kept(
+        &self,
+        queued: &QueuedUnsequenced,
+        answer: Result<(), AppendError>,
+    ) -> Result<(), AppendError> {
+        match answer {
+            Err(error @ (AppendError::Poisoned | AppendError::Closed)) => Err(error),
+            Err(error) => {
+                self.note_result_not_kept(&error);
+                Ok(())
+            }
+            Ok(()) => {
+                self.live.events(&queued.payload, Outline::Mixed);
+                Ok(())
+            }
+        }
+    }
+
+    fn note_result_not_kept(&self, error: &AppendError) {
+        self.count_result("not_kept");
+        warn!(%error, "a command's result was not kept: only who waits for it now hears it");
+    }
+
+    fn count_result(&self, kind: &'static str) {
+        let results = &self.metrics.command_results;
+        results.get_or_create(&Kind { kind }).inc();
+    }
+
     /// Brings gauges up to date that are read rather than counted.
     pub fn refresh_gauges(&self) {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -61,6 +128,9 @@ impl Node {
         self.metrics
             .registry_devices
             .set(signed(self.registry.len() as u64));
+        self.metrics
+            .commands_waiting
+            .set(signed(self.commands.num_waiting() as u64));
         self.metrics
             .database_circuit_state
             .set(self.database_circuit() as i64);

@@ -149,6 +149,9 @@ fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
     if let Some(port) = ports.hdp_tls {
         named.insert("hdp_tls", port);
     }
+    if let Some(port) = ports.grpc {
+        named.insert("grpc", port);
+    }
     named
 }
 

@@ -1,4 +1,4 @@
-//! How a node stops: connections answer what is in flight and end; the drains empty the journals as far as the database
+//! How a node stops: connections and calls of the control plane answer what is in flight and end; the drains empty the journals as far as the database
 //! lets them in time; the journals are closed. What was not stored is stored after the next start.
 
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Running {
     pub node: Arc<Node>,
     pub ports: Ports,
     pub(crate) connections: TaskTracker,
+    /// Serves the control plane, where it is served.
+    pub(crate) grpc: Option<JoinHandle<()>>,
     /// Ends the tasks that talk to the database.
     pub(crate) stop_outbound: CancellationToken,
     pub(crate) drains: JoinSet<Result<(), DrainError>>,
@@ -62,6 +64,7 @@ impl Running {
         {
             warn!("connections did not end in time");
         }
+        self.end_calls().await;
         let drain_timeout = Duration::from_secs(self.node.config.drain_timeout_s);
         let drained = tokio::time::timeout(drain_timeout, async {
             while !self.node.is_drained() {
@@ -109,6 +112,23 @@ impl Running {
         self.node.stopped.cancel();
         info!("node has stopped");
         exit_code
+    }
+}
+
+impl Running {
+    /// What is not done then was not answered, so the caller does not believe that it was taken.
+    async fn end_calls(&mut self) {
+        let Some(mut grpc) = self.grpc.take() else {
+            return;
+        };
+        // They were told to end with the connections, and have had as long.
+        if tokio::time::timeout(LAST_WORDS_TIMEOUT, &mut grpc)
+            .await
+            .is_err()
+        {
+            warn!("calls of the control plane did not end in time");
+            grpc.abort();
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::config::{Config, LANES_MAX};
+use crate::config::{self, Config, LANES_MAX};
+use crate::inbound::grpc::{GrpcServer, GrpcTls, GrpcTlsError, grpc_tls};
 use crate::inbound::http;
 use crate::inbound::listener::{
     ConnectionCounts, Listener, TlsError, Transport, bind, tls_acceptor,
@@ -24,12 +25,14 @@ use crate::journal::{self, JournalConfig, JournalObserver, OpenError, OpenedJour
 use crate::metrics::Metrics;
 use crate::node::{Node, snapshot_path};
 use crate::outbound::postgres::{
-    Database, DatabaseUrlError, DeadLetterRetry, PostgresSink, RegistryFollower, SinkSettings,
+    Database, DatabaseUrlError, DeadLetterRetry, EventReads, PostgresSink, RegistryFollower,
+    SinkSettings,
 };
 use crate::outbound::redis::{NodeEntry, RedisUrlError, StateKeeper, milliseconds};
 use crate::pipeline::batch::DAY_US;
 use crate::pipeline::circuit::{Circuit, CircuitState};
 use crate::pipeline::clock::now_us;
+use crate::pipeline::commands::Commands;
 use crate::pipeline::drain::{BatchLimits, Drain, DrainError};
 use crate::pipeline::entry::{Entry, EntryError};
 use crate::pipeline::lane::Lane;
@@ -51,6 +54,8 @@ pub enum StartError {
     Redis(#[from] RedisUrlError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("port of the control plane: {0}")]
+    GrpcTls(#[from] GrpcTlsError),
     #[error("bind_host {host} is not an address of this machine: {source}")]
     BindHost { host: String, source: io::Error },
     #[error(
@@ -90,6 +95,7 @@ pub struct Ports {
     pub hdp_tls: Option<u16>,
     pub ws: u16,
     pub ingest_http: u16,
+    pub grpc: Option<u16>,
 }
 
 /// Opens the journals, binds the ports and starts every task.
@@ -109,8 +115,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let states = (config.redis_url.as_ref())
         .map(|_| Arc::new(DeviceStates::new(config.device_states_max())));
     let live = Arc::new(LiveFeed::new(config.live_ring_bytes_max, states));
-    let keeper = state_keeper(&config, &live, &metrics)?;
+    let grpc_address = doors.ports.grpc.map(|port| config.grpc_address_at(port));
+    let keeper = state_keeper(&config, &live, &metrics, grpc_address)?;
     let node = Arc::new(Node {
+        name: node_name(&config),
+        commands: Arc::new(Commands::new(Arc::clone(&metrics))),
+        reads: EventReads::new(database.clone()),
         metrics,
         registry,
         sessions,
@@ -129,12 +139,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     // A silent database is waited for a moment only; one that refuses is known at once.
     let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
     let connections = TaskTracker::new();
-    let ports = doors.serve(&node, &connections);
+    let (ports, grpc) = doors.serve(&node, &connections);
     info!(?ports, devices = node.registry.len(), "ingest node serves");
     Ok(Running {
         node,
         ports,
         connections,
+        grpc,
         stop_outbound,
         drains,
         followers,
@@ -232,13 +243,10 @@ impl Recovered {
                 position: record.position,
                 source,
             })?;
-            sessions.recover(
-                entry.device_id,
-                Watermark {
-                    epoch: entry.epoch,
-                    seq: entry.last_seq(),
-                },
-            );
+            if entry.source.is_sequenced() {
+                let (epoch, seq) = (entry.epoch, entry.last_seq());
+                sessions.recover(entry.device_id, Watermark { epoch, seq });
+            }
             recovered.num_events += u64::from(entry.num_events);
             recovered.oldest_us.get_or_insert(entry.received_us);
         }
@@ -263,7 +271,6 @@ fn start_drains(
     stop: &CancellationToken,
 ) -> JoinSet<Result<(), DrainError>> {
     let config = &node.config;
-    let node_name = node_name(config);
     let relevant = relevant_event_types(config);
     let limits = BatchLimits {
         rows_max: config.batch_rows_max,
@@ -275,7 +282,7 @@ fn start_drains(
         let settings = SinkSettings {
             journal_id: lane.journal.journal_id(),
             lane: lane.number,
-            node_name: node_name.clone(),
+            node_name: node.name.clone(),
             relevant_event_types: Arc::clone(&relevant),
             direct_columnstore: config.direct_columnstore,
         };
@@ -301,14 +308,7 @@ fn relevant_event_types(config: &Config) -> Arc<HashSet<String>> {
 }
 
 fn node_name(config: &Config) -> String {
-    config.node_name.clone().unwrap_or_else(host_name)
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    config.node_name.clone().unwrap_or_else(config::host_name)
 }
 
 /// None without Redis.
@@ -316,6 +316,7 @@ fn state_keeper(
     config: &Config,
     live: &LiveFeed,
     metrics: &Arc<Metrics>,
+    grpc_address: Option<String>,
 ) -> Result<Option<StateKeeper>, RedisUrlError> {
     let (Some(redis_url), Some(states)) = (&config.redis_url, &live.states) else {
         return Ok(None);
@@ -323,7 +324,7 @@ fn state_keeper(
     let node = NodeEntry {
         name: node_name(config),
         run: live.hub.run(),
-        grpc_address: None,
+        grpc_address,
         started_at: milliseconds(now_us()),
     };
     let circuit = Circuit::new(Arc::<CircuitState>::default());
@@ -354,10 +355,16 @@ fn start_followers(
         relevant_event_types: relevant_event_types(&node.config),
     };
     let hub = Arc::clone(&node.live.hub);
+    let (commands, stopping) = (Arc::clone(&node.commands), stop.clone());
     vec![
         tokio::spawn(follower.run(stop.clone())),
         tokio::spawn(retry.run(stop.clone())),
         tokio::spawn(hub.run_wakes(stop.clone())),
+        tokio::spawn(async move {
+            stopping
+                .run_until_cancelled(commands.keep_deadlines())
+                .await;
+        }),
     ]
 }
 
@@ -367,13 +374,14 @@ struct Doors {
     hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     ws: TcpListener,
     http: TcpListener,
+    grpc: Option<GrpcServer>,
     ports: Ports,
 }
 
 impl Doors {
     fn open(config: &Config) -> Result<Self, StartError> {
-        let open = |setting, port| {
-            let address = resolve(&config.bind_host, port)?;
+        let open_at = |host, setting, port| {
+            let address = resolve(host, port)?;
             let socket = bind(address).map_err(|source| StartError::Bind {
                 setting,
                 address,
@@ -382,6 +390,7 @@ impl Doors {
             let port = socket.local_addr().map_or(port, |address| address.port());
             Ok::<_, StartError>((socket, port))
         };
+        let open = |setting, port| open_at(&config.bind_host, setting, port);
         let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
         let (http, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
         let (ws, ws_port) = open("ws_port", config.ws_port)?;
@@ -390,6 +399,7 @@ impl Doors {
             hdp_tls: None,
             ws: ws_port,
             ingest_http,
+            grpc: None,
         };
         let hdp_tls = match (&config.tls_certificate_path, &config.tls_key_path) {
             (Some(certificate), Some(key)) => {
@@ -400,16 +410,29 @@ impl Doors {
             }
             _ => None,
         };
+        let grpc = if config.has_callers() {
+            let host = &config.grpc_bind_host;
+            let (listener, port) = open_at(host, "grpc_port", config.grpc_port)?;
+            ports.grpc = Some(port);
+            let tls = control_plane_tls(config)?;
+            Some(GrpcServer { listener, tls })
+        } else {
+            info!(
+                "no service token and no client authority: the control plane's port stays closed"
+            );
+            None
+        };
         Ok(Self {
             hdp,
             hdp_tls,
             ws,
             http,
+            grpc,
             ports,
         })
     }
 
-    fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> Ports {
+    fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> (Ports, Option<JoinHandle<()>>) {
         let counts = Arc::new(ConnectionCounts::default());
         let serve = |socket, transport| {
             let (node, counts) = (Arc::clone(node), Arc::clone(&counts));
@@ -430,7 +453,18 @@ impl Doors {
             serve(socket, Transport::Tls(acceptor));
         }
         tokio::spawn(http::serve(Arc::clone(node), self.http));
-        self.ports
+        let grpc = self.grpc;
+        let grpc = grpc.map(|grpc| tokio::spawn(grpc.serve(Arc::clone(node))));
+        (self.ports, grpc)
+    }
+}
+
+fn control_plane_tls(config: &Config) -> Result<Option<GrpcTls>, GrpcTlsError> {
+    match (&config.grpc_tls_certificate_path, &config.grpc_tls_key_path) {
+        (Some(certificate), Some(key)) => {
+            grpc_tls(certificate, key, config.grpc_client_ca_path.as_deref()).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -16,6 +16,7 @@ from hse.embedded.tether import tethered
 from tests.faults.conditions import until, until_in_thread
 
 EXIT_POISONED = 70
+SERVICE_TOKEN = "the-token-of-the-tests-0123456789"
 
 # Small enough that a short run rolls and recycles segments.
 SMALL = {
@@ -31,7 +32,7 @@ class Core:
 
     def __init__(self, data_dir: Path, database_url: str, **settings: object) -> None:
         self.data_dir = data_dir
-        self.port, self.tls_port, self.ws_port, self.http_port = free_ports(4)
+        self.port, self.tls_port, self.ws_port, self.http_port, self.grpc_port = free_ports(5)
         self.settings: dict[str, object] = {
             "data_dir": data_dir,
             "database_url": database_url,
@@ -40,6 +41,8 @@ class Core:
             "hdp_tls_port": self.tls_port,
             "ws_port": self.ws_port,
             "ingest_http_port": self.http_port,
+            "grpc_port": self.grpc_port,
+            "service_token": SERVICE_TOKEN,
             **SMALL,
             **settings,
         }

@@ -77,10 +77,13 @@ def test_the_core_may_retry_dead_letters_and_read_the_registry(core: psycopg.Con
     core.execute("delete from dead_letters where id = 0")
 
 
+def test_the_core_may_read_what_it_stored(core: psycopg.Connection) -> None:
+    core.execute("select time, event_type, value, unit, metadata from device_events where device_id = %s", [uuid4()])
+
+
 @pytest.mark.parametrize(
     "statement",
     [
-        "select time from device_events",
         "select bucket from device_events_hourly",
         "delete from device_events",
         "truncate device_events",

@@ -71,14 +71,20 @@ class _CommandStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandS
     SUCCEEDED: _CommandState.ValueType  # 3
     """The device has answered that it is done."""
     FAILED: _CommandState.ValueType  # 4
-    """The device has answered that it is not done, or its connection ended first."""
+    """The device has answered that it is not done: the status is not 0. With the
+    status 0 its connection ended before it answered, so it may be done or not.
+    """
     OFFLINE: _CommandState.ValueType  # 5
-    """The device is not connected to this node. Nothing was sent."""
+    """The device is not connected to this node, or its connection ended before the
+    command was begun to be written. Nothing was sent.
+    """
     TIMED_OUT: _CommandState.ValueType  # 6
     """No result came before the deadline. The device may have done it all the same."""
     REJECTED: _CommandState.ValueType  # 7
-    """Nothing was sent: the device is unknown, the command cannot be said on the
-    wire, or too many are waiting.
+    """Nothing was sent, for what the message's first word says, a stable code:
+    `unknown_device` or `queue_full`, which may be otherwise a moment later;
+    `invalid_command`, `deadline_passed`, `through_gateway`, `without_token` or
+    `disabled_device`, which will not.
     """
 
 class CommandState(_CommandState, metaclass=_CommandStateEnumTypeWrapper):
@@ -92,14 +98,20 @@ DELIVERED: CommandState.ValueType  # 2
 SUCCEEDED: CommandState.ValueType  # 3
 """The device has answered that it is done."""
 FAILED: CommandState.ValueType  # 4
-"""The device has answered that it is not done, or its connection ended first."""
+"""The device has answered that it is not done: the status is not 0. With the
+status 0 its connection ended before it answered, so it may be done or not.
+"""
 OFFLINE: CommandState.ValueType  # 5
-"""The device is not connected to this node. Nothing was sent."""
+"""The device is not connected to this node, or its connection ended before the
+command was begun to be written. Nothing was sent.
+"""
 TIMED_OUT: CommandState.ValueType  # 6
 """No result came before the deadline. The device may have done it all the same."""
 REJECTED: CommandState.ValueType  # 7
-"""Nothing was sent: the device is unknown, the command cannot be said on the
-wire, or too many are waiting.
+"""Nothing was sent, for what the message's first word says, a stable code:
+`unknown_device` or `queue_full`, which may be otherwise a moment later;
+`invalid_command`, `deadline_passed`, `through_gateway`, `without_token` or
+`disabled_device`, which will not.
 """
 Global___CommandState: _TypeAlias = CommandState  # noqa: Y015
 
@@ -229,8 +241,9 @@ class DeviceChangeEvent(_message.Message):
     exact_value: _builtins.float
     """Absent: the event has no value."""
     num_missed: _builtins.int
-    """For MISSED: how many changes were not sent. 0 where the node cannot know it,
-    that is, when it was asked to resume after a position of another run.
+    """For MISSED: how many changes of any kind and device the node has no more; at
+    most so many of them would have been sent. 1 where it cannot know the number:
+    it was asked to resume after a position of another run.
     """
     received_us: _builtins.int
     """When the node received it, Unix microseconds."""
@@ -313,8 +326,9 @@ class DeviceCommand(_message.Message):
     command_type: _builtins.str
     """The name of the command, as the device knows it."""
     request_id: _builtins.str
-    """Names the command in the device's result. Empty: the node gives one. For one
-    device it has to differ from every other command that is still waited for.
+    """Names the command in the device's result, in 1 to 64 characters. Empty: the
+    node gives one. A command that comes again under its name while it is waited
+    for, or soon after, is not sent again: the caller hears what becomes of it.
     """
     deadline_us: _builtins.int
     """Until when the result is waited for, Unix microseconds. 0: 30 seconds from now."""
@@ -498,7 +512,10 @@ class RejectedEvent(_message.Message):
     index: _builtins.int
     """The event's place in the request, from 0."""
     code: _builtins.str
-    """Why, as a stable code: `event.unknown-device`, `event.invalid-type`, ..."""
+    """Why, as a stable code, the same as devices get: `bad_type`, `bad_value`,
+    `bad_unit`, `bad_metadata`, `bad_time`, `unknown_device`, `forbidden_device`
+    (it is disabled).
+    """
     def __init__(
         self,
         *,
@@ -709,7 +726,9 @@ class Node(_message.Message):
     """The run of the node's process, a UUID."""
     num_connected: _builtins.int
     first_position: _builtins.int
-    """The changes that it can still tell of, both included; 0 and 0 where there are none."""
+    """The changes that it can still tell of, both included. The first is beyond the
+    last where there are none: while nobody subscribes none are kept.
+    """
     last_position: _builtins.int
     def __init__(
         self,

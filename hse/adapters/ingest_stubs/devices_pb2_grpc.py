@@ -117,9 +117,11 @@ class DeviceStreamServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendDeviceCommands(self, request, context):
-        """Sends many commands, to any devices: in the given order for each device, side
-        by side for different ones. Every change of each command's state is told once;
-        the stream ends when each has come to its end.
+        """Sends many commands, at most 1000, to any devices: in the given order for each
+        device, side by side for different ones. Every change of each command's state
+        is told once; the stream ends when each has come to its end. Once one was not
+        sent to its device, the later ones for that device are not either. What was
+        taken stays taken when the call ends early.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,9 +66,11 @@ class DeviceStreamStub:
     GetDeviceEvents: _grpc.UnaryUnaryMultiCallable[_devices_pb2.DeviceEventsRequest, _devices_pb2.DeviceEventsResponse]
     """Stored events of one device, newest first."""
     SendDeviceCommands: _grpc.UnaryStreamMultiCallable[_devices_pb2.DeviceCommands, _devices_pb2.CommandProgress]
-    """Sends many commands, to any devices: in the given order for each device, side
-    by side for different ones. Every change of each command's state is told once;
-    the stream ends when each has come to its end.
+    """Sends many commands, at most 1000, to any devices: in the given order for each
+    device, side by side for different ones. Every change of each command's state
+    is told once; the stream ends when each has come to its end. Once one was not
+    sent to its device, the later ones for that device are not either. What was
+    taken stays taken when the call ends early.
     """
     GetNode: _grpc.UnaryUnaryMultiCallable[_devices_pb2.NodeRequest, _devices_pb2.Node]
     """Which node this is, and which changes it can still tell of."""
@@ -97,9 +99,11 @@ class DeviceStreamAsyncStub(DeviceStreamStub):
     GetDeviceEvents: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeviceEventsRequest, _devices_pb2.DeviceEventsResponse]  # type: ignore[assignment]
     """Stored events of one device, newest first."""
     SendDeviceCommands: _aio.UnaryStreamMultiCallable[_devices_pb2.DeviceCommands, _devices_pb2.CommandProgress]  # type: ignore[assignment]
-    """Sends many commands, to any devices: in the given order for each device, side
-    by side for different ones. Every change of each command's state is told once;
-    the stream ends when each has come to its end.
+    """Sends many commands, at most 1000, to any devices: in the given order for each
+    device, side by side for different ones. Every change of each command's state
+    is told once; the stream ends when each has come to its end. Once one was not
+    sent to its device, the later ones for that device are not either. What was
+    taken stays taken when the call ends early.
     """
     GetNode: _aio.UnaryUnaryMultiCallable[_devices_pb2.NodeRequest, _devices_pb2.Node]  # type: ignore[assignment]
     """Which node this is, and which changes it can still tell of."""
@@ -161,9 +165,11 @@ class DeviceStreamServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.DeviceCommands,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_devices_pb2.CommandProgress], _abc.AsyncIterator[_devices_pb2.CommandProgress]]:
-        """Sends many commands, to any devices: in the given order for each device, side
-        by side for different ones. Every change of each command's state is told once;
-        the stream ends when each has come to its end.
+        """Sends many commands, at most 1000, to any devices: in the given order for each
+        device, side by side for different ones. Every change of each command's state
+        is told once; the stream ends when each has come to its end. Once one was not
+        sent to its device, the later ones for that device are not either. What was
+        taken stays taken when the call ends early.
         """
 
     @_abc_1.abstractmethod

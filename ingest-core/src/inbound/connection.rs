@@ -5,38 +5,28 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
-use uuid::Uuid;
 
-use super::end::{End, auth_failed, internal, say_end, shutting_down};
+use super::awaited::{Awaited, Waiting, first_outcome};
+use super::end::{End, internal, say_end, shutting_down};
+use super::greeting::{Connected, greet};
 use super::wire::Wire;
 use crate::config::{AFTER_REFUSAL_MAX, BUSY_RETRY_AFTER, WRITE_TIMEOUT};
 use crate::event::RejectCode;
-use crate::frame::{
-    ErrorCode, FRAME_BYTES_MAX_BEFORE_HELLO, Hello, Incoming, Outgoing, PROTOCOL_VERSION,
-};
+use crate::frame::{ErrorCode, Incoming, Outgoing};
 use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
-use crate::pipeline::clock::now_us;
-use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
-use crate::pipeline::live::{Presence, Protocol};
+use crate::pipeline::commands::{Command, CommandLink};
+use crate::pipeline::intake::{Intake, Refusal, Taken};
+use crate::pipeline::live::{Peer, Presence};
+use crate::pipeline::results::Outcome;
 use crate::pipeline::sessions::Session;
-use crate::pipeline::window::Watermark;
-
-/// Where a connection comes from, and by which door.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    pub address: SocketAddr,
-    pub protocol: Protocol,
-}
 
 /// Serves one connection to its end.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, peer: Peer) {
@@ -56,127 +46,21 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
     }
 }
 
-/// A device that has shown who it is.
-struct Connected {
-    device_id: Uuid,
-    // Dropped first: that this connection has gone is told before another may have the device.
-    presence: Presence,
-    session: Session,
-}
-
-/// From the first byte to WELCOME.
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
-    node: &Node,
-    wire: &mut Wire<S>,
-    peer: Peer,
-) -> Result<Connected, End> {
-    let hello_timeout = Duration::from_secs(node.config.hello_timeout_s);
-    let late = End::Error(
-        ErrorCode::HelloTimeout,
-        format!("no HELLO within {} s", hello_timeout.as_secs()),
-    );
-    let said = tokio::select! {
-        () = node.stopping.cancelled() => return Err(shutting_down()),
-        hello = timeout(hello_timeout, hello(node, wire)) => hello.unwrap_or(Err(late))?,
-    };
-    let device_id = said.device_id;
-    let (session, last_seq) = tokio::select! {
-        () = node.stopping.cancelled() => return Err(shutting_down()),
-        taken = node.sessions.take_over(device_id, said.epoch, said.known) => taken?,
-    };
-    // Once more: a revocation between the first look and the take-over found no session to end.
-    let still_allowed = node.registry.authenticate(device_id, &said.token);
-    still_allowed.map_err(|_| auth_failed())?;
-    let config = &node.config;
-    wire.queue(&Outgoing::Welcome {
-        version: PROTOCOL_VERSION,
-        last_seq,
-        max_inflight_frames: u32::try_from(config.inflight_frames_max).unwrap_or(u32::MAX),
-        frame_bytes_max: config.frame_bytes_max,
-        server_time_us: now_us(),
-        keepalive_s: u32::try_from(config.keepalive_s).unwrap_or(u32::MAX),
-    });
-    timeout(WRITE_TIMEOUT, wire.flush())
-        .await
-        .map_err(io::Error::from)??;
-    let presence = node.live.connected(device_id, peer.protocol, peer.address);
-    Ok(Connected {
-        device_id,
-        session,
-        presence,
-    })
-}
-
-/// A HELLO that was let in.
-struct Said {
-    device_id: Uuid,
-    token: String,
-    epoch: u64,
-    known: Watermark,
-}
-
-async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
-    node: &Node,
-    wire: &mut Wire<S>,
-) -> Result<Said, End> {
-    loop {
-        if let Some(incoming) = wire.next(FRAME_BYTES_MAX_BEFORE_HELLO)? {
-            let Incoming::Hello(Hello {
-                device_id,
-                token,
-                epoch,
-                agent,
-            }) = incoming
-            else {
-                return Err(End::Error(
-                    ErrorCode::Malformed,
-                    "the first frame must be HELLO".to_owned(),
-                ));
-            };
-            node.metrics
-                .frames
-                .get_or_create(&Kind { kind: "hello" })
-                .inc();
-            debug!(%device_id, agent, "hello");
-            if !node.registry.is_loaded() {
-                return Err(End::Error(
-                    ErrorCode::Internal,
-                    "the device registry is not loaded yet: try again".to_owned(),
-                ));
-            }
-            let known = node
-                .registry
-                .authenticate(device_id, token)
-                .map_err(|_| auth_failed())?;
-            let token = token.to_owned();
-            return Ok(Said {
-                device_id,
-                token,
-                epoch,
-                known,
-            });
-        }
-        if !wire.fill().await? {
-            return Err(End::Closed);
-        }
-    }
-}
-
 /// Verdicts of one ACK; with more it might not fit a line of the JSON form (64 KiB).
 const REJECTED_PER_ACK_MAX: usize = 1000;
 
-/// A frame that waits for its acknowledgement.
-struct Waiting {
-    read_at: std::time::Instant,
-    /// None when it was taken before and only the acknowledgement is repeated.
-    queued: Option<Queued>,
-}
+/// Commands written in one go; between two goes the device's own frames have their turn.
+const COMMANDS_PER_WRITE_MAX: usize = 16;
 
 struct Connection<'a, S> {
     node: &'a Node,
     wire: Wire<S>,
+    // Dropped in this order, see `Connected`.
+    commands: CommandLink,
     presence: Presence,
     session: Session,
+    /// Commands that were queued for the socket and not written whole yet.
+    unwritten: Vec<Arc<str>>,
     intake: Intake,
     waiting: VecDeque<Waiting>,
     /// After BUSY the socket is left alone until then.
@@ -191,8 +75,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     fn new(node: &'a Node, wire: Wire<S>, connected: Connected) -> Self {
         let Connected {
             device_id,
-            session,
+            commands,
             presence,
+            session,
         } = connected;
         let intake = Intake {
             device_id,
@@ -206,8 +91,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         Self {
             node,
             wire,
-            session,
+            commands,
             presence,
+            session,
+            unwritten: Vec::new(),
             intake,
             waiting: VecDeque::new(),
             paused_until: None,
@@ -234,10 +121,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Self {
             node,
             mut wire,
+            commands,
             session,
             presence,
             ..
         } = self;
+        drop(commands);
         // Everything is decided: a newer connection need not wait for our last words.
         drop(presence);
         drop(session);
@@ -260,6 +149,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 reason = self.session.end.received() => return Err(reason.into()),
                 () = self.node.stopping.cancelled() => return Err(shutting_down()),
                 outcome = first_outcome(&mut self.waiting), if !self.waiting.is_empty() => self.acknowledge(outcome).await?,
+                command = self.commands.next() => self.queue_commands(command),
                 is_open = self.wire.fill(), if may_read => {
                     if !is_open? {
                         return Err(End::Closed);
@@ -311,17 +201,23 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     self.presence.seen();
                     self.wire.queue(&Outgoing::Pong { nonce });
                 }
-                // Commands are not sent yet, so no result is awaited.
                 Incoming::Result(result) => {
                     self.node
                         .metrics
                         .frames
                         .get_or_create(&Kind { kind: "result" })
                         .inc();
-                    debug!(
-                        request_id = result.request_id,
-                        "result for no known command"
-                    );
+                    self.presence.seen();
+                    let outcome = Outcome::of(&result);
+                    let is_awaited =
+                        outcome.is_some_and(|outcome| self.commands.complete(&outcome));
+                    let ticket = self
+                        .node
+                        .keep_result(self.intake.device_id, outcome, is_awaited);
+                    self.waiting.extend(ticket.map(|ticket| Waiting {
+                        read_at,
+                        awaited: Awaited::Result(ticket),
+                    }));
                 }
                 Incoming::Bye => return Err(End::Closed),
                 Incoming::Hello(_) => {
@@ -339,11 +235,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         match taken {
             Taken::Queued(queued) => self.waiting.push_back(Waiting {
                 read_at,
-                queued: Some(queued),
+                awaited: Awaited::Queued(queued),
             }),
             Taken::Duplicate => self.waiting.push_back(Waiting {
                 read_at,
-                queued: None,
+                awaited: Awaited::Duplicate,
             }),
             Taken::Refused(refusal) => self.refuse(refusal)?,
         }
@@ -389,8 +285,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     /// The first waiting frame is decided; those behind it that are decided too share its ACK.
     async fn acknowledge(&mut self, outcome: Result<(), AppendError>) -> Result<(), End> {
         let mut rejected = Vec::new();
+        let mut has_events = false;
         let mut next = self.waiting.pop_front().map(|first| (first, outcome));
         while let Some((waiting, outcome)) = next {
+            has_events |= !matches!(waiting.awaited, Awaited::Result(_));
             self.decide(&waiting, outcome, &mut rejected)?;
             if rejected.len() >= REJECTED_PER_ACK_MAX {
                 break;
@@ -399,7 +297,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 .now_or_never()
                 .and_then(|outcome| Some((self.waiting.pop_front()?, outcome)));
         }
-        self.say_ack(&rejected);
+        if has_events {
+            self.say_ack(&rejected);
+        }
         Ok(())
     }
 
@@ -410,8 +310,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         outcome: Result<(), AppendError>,
         rejected: &mut Vec<(u64, RejectCode)>,
     ) -> Result<(), End> {
-        let Some(queued) = &waiting.queued else {
-            return Ok(());
+        let queued = match &waiting.awaited {
+            Awaited::Queued(queued) => queued,
+            Awaited::Duplicate => return Ok(()),
+            Awaited::Result(queued) => {
+                let noted = self.node.note_result_kept(queued, outcome);
+                return noted.map_err(|_| internal());
+            }
         };
         match self
             .intake
@@ -447,10 +352,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Waits for the journal's answer for a frame that was in flight at the end.
     async fn settle(&mut self, mut waiting: Waiting) -> Result<(), End> {
-        let outcome = match &mut waiting.queued {
-            Some(queued) => (&mut queued.ticket).await.map(drop),
-            None => Ok(()),
-        };
+        let outcome = waiting.awaited.outcome().await;
+        let is_result = matches!(waiting.awaited, Awaited::Result(_));
         let mut rejected = Vec::new();
         let decided = self.decide(&waiting, outcome, &mut rejected);
         if let Err(failure) = &decided {
@@ -458,7 +361,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 ?failure,
                 "events in flight at the end of a connection were not made durable"
             );
-        } else if !self.is_broken {
+        } else if !self.is_broken && !is_result {
             self.say_ack(&rejected);
         }
         decided
@@ -474,21 +377,29 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         } = self;
         tokio::select! {
             biased;
-            written = timeout(WRITE_TIMEOUT, wire.flush()) => Ok(written.map_err(io::Error::from)??),
-            reason = session.end.received() => Err(reason.into()),
-            () = node.stopping.cancelled() => Err(shutting_down()),
+            written = timeout(WRITE_TIMEOUT, wire.flush()) => written.map_err(io::Error::from)??,
+            reason = session.end.received() => return Err(reason.into()),
+            () = node.stopping.cancelled() => return Err(shutting_down()),
         }
+        for request_id in self.unwritten.drain(..) {
+            self.commands.note_delivered(&request_id);
+        }
+        Ok(())
     }
-}
 
-/// The journal's answer for the first waiting frame. Pends when none waits.
-async fn first_outcome(waiting: &mut VecDeque<Waiting>) -> Result<(), AppendError> {
-    match waiting.front_mut() {
-        Some(Waiting {
-            queued: Some(queued),
-            ..
-        }) => (&mut queued.ticket).await.map(drop),
-        Some(Waiting { queued: None, .. }) => Ok(()),
-        None => std::future::pending().await,
+    /// Queues a command and those that wait behind it; [`Self::flush`] writes them.
+    fn queue_commands(&mut self, first: Command) {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            self.wire.queue(&Outgoing::Command {
+                request_id: &command.request_id,
+                command_type: &command.command_type,
+                params: &command.params,
+                deadline_us: command.deadline_us,
+            });
+            self.unwritten.push(command.request_id);
+            let has_room = self.unwritten.len() < COMMANDS_PER_WRITE_MAX;
+            next = has_room.then(|| self.commands.try_next()).flatten();
+        }
     }
 }

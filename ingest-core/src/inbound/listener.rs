@@ -17,11 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{Peer, serve};
+use super::connection::serve;
 use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
 use crate::node::Node;
-use crate::pipeline::live;
+use crate::pipeline::live::{self, Peer};
 
 const BACKLOG: i32 = 4096;
 /// After the process ran out of descriptors, accepting again at once would only spin.
@@ -36,28 +36,42 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
+impl TlsError {
+    fn pem(path: &Path, source: pem::Error) -> Self {
+        let path = path.display().to_string();
+        Self::Pem { path, source }
+    }
+}
+
 /// Makes the acceptor for TLS 1.2 and 1.3 from PEM files.
 ///
 /// # Errors
 /// [`TlsError`] naming the file that cannot be used.
 pub fn tls_acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
-    let pem = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| TlsError::Pem {
-            path: path.clone(),
-            source,
-        }
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem(certificate))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(certificates(certificate)?, private_key(key)?)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Reads the certificates of a PEM file.
+///
+/// # Errors
+/// [`TlsError`] naming the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|source| TlsError::pem(path, source))
+}
+
+/// Reads the private key of a PEM file.
+///
+/// # Errors
+/// [`TlsError`] naming the file.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::pem(path, source))
 }
 
 /// Binds a TCP port with a backlog that a reconnecting fleet fits into.
@@ -96,7 +110,11 @@ pub struct Admitted {
 }
 
 impl ConnectionCounts {
-    fn admit(
+    /// Counts a connection from `address`.
+    ///
+    /// # Errors
+    /// Which limit it would pass.
+    pub fn admit(
         self: &Arc<Self>,
         address: IpAddr,
         all_max: usize,

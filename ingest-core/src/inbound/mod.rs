@@ -3,17 +3,23 @@
 //! ```text
 //! listener    accepts, counts, sets up TLS
 //! wire        bytes <-> frames, for both forms of HDP/1
-//! connection  one device: HELLO, then events in and acknowledgements out
+//! connection  one device: HELLO, then events in and acknowledgements out, and commands with their results
+//! greeting    how a connection begins
+//! awaited     the journal's answers that a connection waits for
 //! end         how a connection ends, and its last words
 //! websocket   the same bytes within messages
+//! grpc        the control plane's door
 //! http        health and metrics
 //! ```
 //!
 //! Invariants: what a peer can make us hold is bounded before and after it said who it is; a slow or hostile peer
 //! costs its own task and buffers and nobody else's time.
 
+mod awaited;
 pub mod connection;
 pub mod end;
+mod greeting;
+pub mod grpc;
 pub mod http;
 pub mod listener;
 pub mod websocket;

@@ -64,6 +64,7 @@ pub struct Row<'a> {
     /// Whose sequence number it is: the connected device.
     pub connected: Uuid,
     pub epoch: u64,
+    /// 0 for an event that came without one (see `entry`).
     pub seq: u64,
     pub received_us: i64,
 }
@@ -115,6 +116,9 @@ impl Batch {
     fn slice(&mut self, payload: &[u8]) -> Result<(), UnreadableReason> {
         let entry = Entry::decode(payload)?;
         self.oldest_received_us = self.oldest_received_us.min(entry.received_us);
+        if !entry.source.is_sequenced() {
+            return self.slice_unsequenced(&entry, payload.len());
+        }
         let ranges = self
             .sequences
             .entry((entry.device_id, entry.epoch))
@@ -157,6 +161,37 @@ impl Batch {
         Ok(())
     }
 
+    /// Every event names its device, and none has a verdict: what was refused is not in the journal.
+    fn slice_unsequenced(
+        &mut self,
+        entry: &Entry<'_>,
+        payload_bytes: usize,
+    ) -> Result<(), UnreadableReason> {
+        let mut offset = payload_bytes - entry.events.len();
+        for event in EventIter::new(entry.events, entry.num_events) {
+            let event = event?;
+            let len = event.encoded.len();
+            let time_us = event.event.time_us.unwrap_or(entry.received_us);
+            let device_id = event.event.device_id.unwrap_or(entry.device_id);
+            self.rows.push(Slot {
+                day: time_us.div_euclid(DAY_US),
+                device_id,
+                time_us,
+                payload: self.payloads.len(),
+                offset,
+                len,
+                connected: device_id,
+                epoch: entry.epoch,
+                seq: 0,
+                received_us: entry.received_us,
+                source: entry.source,
+                rejected: None,
+            });
+            offset += len;
+        }
+        Ok(())
+    }
+
     /// Puts the rows into the database's order. Call it once, when the last record was added.
     pub fn sort(&mut self) {
         self.rows
@@ -167,10 +202,11 @@ impl Batch {
     pub fn drop_stored(&mut self, is_stored: impl Fn(Uuid, u64, u64) -> bool) -> usize {
         self.is_filtered = true;
         let before = self.num_events();
-        self.rows
-            .retain(|slot| !is_stored(slot.connected, slot.epoch, slot.seq));
-        self.rejected
-            .retain(|slot| !is_stored(slot.connected, slot.epoch, slot.seq));
+        let is_new = |slot: &Slot| {
+            !slot.source.is_sequenced() || !is_stored(slot.connected, slot.epoch, slot.seq)
+        };
+        self.rows.retain(is_new);
+        self.rejected.retain(is_new);
         before - self.num_events()
     }
 
@@ -246,5 +282,66 @@ impl Batch {
             seq: slot.seq,
             received_us: slot.received_us,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::encode_event;
+
+    fn encoded(device: u128, time_us: i64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let event = Event {
+            time_us: Some(time_us),
+            event_type: "t",
+            value: Some(1.0),
+            unit: None,
+            metadata: None,
+            device_id: Some(Uuid::from_u128(device)),
+        };
+        encode_event(&event, &mut out);
+        out
+    }
+
+    fn push(batch: &mut Batch, entry: &Entry<'_>) {
+        let position = batch.end;
+        batch
+            .push(position, position + 1, entry.encode().into())
+            .unwrap();
+    }
+
+    proptest! {
+        /// Whatever comes between, whatever the database has of numbered events: each event without a number is one row.
+        #[test]
+        fn events_without_numbers_are_rows_each_once_and_touch_no_ranges(
+            groups in prop::collection::vec((any::<bool>(), prop::collection::vec((1u128..5, 0i64..DAY_US * 3), 1..5)), 1..20),
+        ) {
+            let mut batch = Batch::new(0);
+            let mut expected = Vec::new();
+            let mut next_seq = 1;
+            for (is_sequenced, events) in &groups {
+                let bytes: Vec<u8> = events.iter().flat_map(|(device, time)| encoded(*device, *time)).collect();
+                let num_events = u32::try_from(events.len()).unwrap();
+                let mut entry = Entry::unsequenced(Source::Grpc, 7, num_events, &bytes);
+                if *is_sequenced {
+                    (entry.source, entry.device_id, entry.epoch, entry.first_seq) = (Source::Hdp, Uuid::from_u128(9), 2, next_seq);
+                    next_seq += u64::from(num_events);
+                } else {
+                    expected.extend(events.iter().map(|(device, time)| (Uuid::from_u128(*device), *time)));
+                }
+                push(&mut batch, &entry);
+            }
+            batch.sort();
+            prop_assert_eq!(batch.sequences.len(), usize::from(next_seq > 1));
+            batch.drop_stored(|_, _, _| true);
+            let mut left: Vec<_> = batch.rows().map(|row| (row.device_id, row.time_us)).collect();
+            prop_assert!(batch.rows().all(|row| row.source == Source::Grpc && row.connected == row.device_id && row.seq == 0));
+            left.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(left, expected);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the journal keeps of one EVENTS frame, little-endian:
+//! What the journal keeps of one EVENTS frame, or of what came without sequence numbers, little-endian:
 //!
 //! ```text
 //! version u8 = 1 | source u8 | device 16 | epoch u64 | first_seq u64 | received_us i64 | num_events u32
@@ -7,6 +7,11 @@
 //!
 //! The events stay MessagePack, byte for byte as they came: the smallest form there is, and nothing is encoded twice.
 //! Verdicts are kept beside them, because they depend on the moment: the clock, and whose child a device was.
+//!
+//! An entry whose source is not a device has no sequence numbers: its device is nil, its epoch is the source's number, its
+//! first number is 0, and each of its events names its device. That it is stored once is the cursor's doing alone: it lies in
+//! one journal, which one cursor reads. Were an old copy of a journal put back, what the copy still holds of such entries
+//! would be offered again and stored a second time; events with numbers would not (see `drain`).
 
 use bytes::{Buf, BufMut};
 use uuid::Uuid;
@@ -20,7 +25,12 @@ const REJECTED_BYTES: usize = 4 + 1;
 /// By which door events came in; the `source` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
+    /// A device, over HDP/1.
     Hdp,
+    /// A service that speaks for devices (`NotifyDeviceEvents`).
+    Grpc,
+    /// The core itself: what it says of a device, and no device can say.
+    Core,
 }
 
 impl Source {
@@ -28,17 +38,42 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hdp => "hdp",
+            Self::Grpc => "grpc",
+            Self::Core => "core",
+        }
+    }
+
+    /// Do its events have sequence numbers, by which the database knows them?
+    #[must_use]
+    pub fn is_sequenced(self) -> bool {
+        self == Self::Hdp
+    }
+
+    /// Whose event it was that the database knows by `epoch` and `seq`.
+    #[must_use]
+    pub fn of(epoch: u64, seq: u64) -> Self {
+        let named = u8::try_from(epoch).ok().and_then(Self::from_u8);
+        match (seq, named) {
+            (0, Some(source)) => source,
+            _ => Self::Hdp,
         }
     }
 
     fn to_u8(self) -> u8 {
         match self {
             Self::Hdp => 1,
+            Self::Grpc => 2,
+            Self::Core => 3,
         }
     }
 
     fn from_u8(number: u8) -> Option<Self> {
-        (number == 1).then_some(Self::Hdp)
+        match number {
+            1 => Some(Self::Hdp),
+            2 => Some(Self::Grpc),
+            3 => Some(Self::Core),
+            _ => None,
+        }
     }
 }
 
@@ -70,6 +105,28 @@ pub struct Entry<'a> {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("journal entry cannot be read: {0}")]
 pub struct EntryError(&'static str);
+
+impl<'a> Entry<'a> {
+    /// Events without sequence numbers, each of which names its device.
+    #[must_use]
+    pub fn unsequenced(
+        source: Source,
+        received_us: i64,
+        num_events: u32,
+        events: &'a [u8],
+    ) -> Self {
+        Self {
+            source,
+            device_id: Uuid::nil(),
+            epoch: u64::from(source.to_u8()),
+            first_seq: 0,
+            received_us,
+            num_events,
+            rejected: Vec::new(),
+            events,
+        }
+    }
+}
 
 impl Entry<'_> {
     #[must_use]
@@ -169,6 +226,18 @@ mod tests {
         let bytes = entry().encode();
         assert_eq!(Entry::decode(&bytes), Ok(entry()));
         assert_eq!(entry().last_seq(), 12);
+    }
+
+    #[test]
+    fn an_entry_without_numbers_reads_back_and_is_known_by_the_absence_of_one() {
+        for source in [Source::Grpc, Source::Core] {
+            let entry = Entry::unsequenced(source, 9, 2, b"events");
+            let bytes = entry.encode();
+            let read = Entry::decode(&bytes).unwrap();
+            assert_eq!(read, entry);
+            assert_eq!(Source::of(read.epoch, read.first_seq), source);
+        }
+        assert_eq!(Source::of(3, 1), Source::Hdp);
     }
 
     #[test]

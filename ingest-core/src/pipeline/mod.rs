@@ -5,6 +5,7 @@
 //! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who)
 //! journal  one write and one fdatasync for all that wait; then the ACK
 //! live     what has become durable, offered to those who watch
+//! commands what waits for a device's results; results: what is kept of them
 //! drain    entries become a `Batch`, sorted; the sink stores it with the cursor, in one transaction
 //! ```
 //!
@@ -19,6 +20,7 @@
 pub mod batch;
 pub mod circuit;
 pub mod clock;
+pub mod commands;
 pub mod drain;
 pub mod entry;
 pub mod intake;
@@ -27,5 +29,7 @@ pub mod live;
 pub mod ports;
 pub mod ranges;
 pub mod registry;
+pub mod results;
 pub mod sessions;
+pub mod unsequenced;
 pub mod window;

@@ -1,5 +1,7 @@
 //! What the pipeline asks of the world behind it.
 
+use uuid::Uuid;
+
 use super::batch::Batch;
 
 /// How far a journal was stored, as the database says.
@@ -39,6 +41,31 @@ pub enum SinkError {
     Deadline(std::time::Duration),
     #[error("database refuses for a reason that is not the data; an operator must mend it: {0}")]
     Misconfigured(String),
+}
+
+/// Which events of one device.
+#[derive(Debug, Clone)]
+pub struct EventQuery {
+    pub device_id: Uuid,
+    /// From then on, microseconds since 1970; none: from the first.
+    pub from_us: Option<i64>,
+    /// Up to and without it; none: to the last.
+    pub to_us: Option<i64>,
+    /// Empty takes all.
+    pub event_types: Vec<String>,
+    /// Leaves out what the core itself said of the device.
+    pub is_reported_only: bool,
+    pub limit: u32,
+}
+
+/// A row of `device_events`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEvent {
+    pub time_us: i64,
+    pub event_type: String,
+    pub value: Option<f64>,
+    pub unit: Option<String>,
+    pub metadata: Option<serde_json::Value>,
 }
 
 /// Where batches go. One for each lane, used by one task.

@@ -38,6 +38,18 @@ impl DeviceRecord {
     }
 }
 
+/// How a device can be reached, as far as the registry knows; before it was read every device may be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reachability {
+    /// It can have a connection of its own.
+    ByItself,
+    /// It speaks through its gateway only.
+    ThroughGateway,
+    WithoutToken,
+    Disabled,
+    Unknown,
+}
+
 /// One answer for every reason, so that a stranger learns nothing.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown device, wrong token, or disabled device")]
@@ -123,6 +135,35 @@ impl DeviceRegistry {
             None => Err(RejectCode::UnknownDevice),
             Some(device) if device.gateway_id == Some(gateway) && device.is_enabled => Ok(()),
             Some(_) => Err(RejectCode::ForbiddenDevice),
+        }
+    }
+
+    /// May events of `device` be taken from a service that speaks for it?
+    ///
+    /// # Errors
+    /// `unknown_device`, or `forbidden_device` for one that is disabled.
+    pub fn may_be_spoken_for(&self, device: Uuid) -> Result<(), RejectCode> {
+        let devices = self.read();
+        match devices.as_ref().and_then(|devices| devices.get(&device)) {
+            None => Err(RejectCode::UnknownDevice),
+            Some(device) if device.is_enabled => Ok(()),
+            Some(_) => Err(RejectCode::ForbiddenDevice),
+        }
+    }
+
+    /// Whether a device that is not connected could be.
+    #[must_use]
+    pub fn reachability(&self, device: Uuid) -> Reachability {
+        let devices = self.read();
+        let Some(devices) = devices.as_ref() else {
+            return Reachability::ByItself;
+        };
+        match devices.get(&device) {
+            None => Reachability::Unknown,
+            Some(device) if !device.is_enabled => Reachability::Disabled,
+            Some(device) if device.token_hash.is_some() => Reachability::ByItself,
+            Some(device) if device.gateway_id.is_some() => Reachability::ThroughGateway,
+            Some(_) => Reachability::WithoutToken,
         }
     }
 
@@ -306,6 +347,44 @@ mod tests {
         assert_eq!(may(2), Ok(()));
         assert_eq!(may(3), Err(RejectCode::ForbiddenDevice));
         assert_eq!(may(4), Err(RejectCode::UnknownDevice));
+    }
+
+    #[test]
+    fn a_device_is_reached_by_itself_or_is_named_why_not() {
+        let without_token = |id| DeviceRecord {
+            token_hash: None,
+            ..device(id, "")
+        };
+        let child = DeviceRecord {
+            gateway_id: Some(Uuid::from_u128(1)),
+            ..without_token(2)
+        };
+        let disabled = DeviceRecord {
+            is_enabled: false,
+            ..device(4, "d")
+        };
+        let unread = DeviceRegistry::default();
+        assert_eq!(
+            unread.reachability(Uuid::from_u128(9)),
+            Reachability::ByItself
+        );
+        let registry = registry(vec![device(1, "a"), child, without_token(3), disabled]);
+        let found = [1, 2, 3, 4, 5].map(|id| registry.reachability(Uuid::from_u128(id)));
+        let expected = [
+            Reachability::ByItself,
+            Reachability::ThroughGateway,
+            Reachability::WithoutToken,
+            Reachability::Disabled,
+            Reachability::Unknown,
+        ];
+        assert_eq!(found, expected);
+        let spoken_for = [2, 4, 5].map(|id| registry.may_be_spoken_for(Uuid::from_u128(id)));
+        let expected = [
+            Ok(()),
+            Err(RejectCode::ForbiddenDevice),
+            Err(RejectCode::UnknownDevice),
+        ];
+        assert_eq!(spoken_for, expected);
     }
 
     #[test]

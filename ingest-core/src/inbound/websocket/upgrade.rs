@@ -24,9 +24,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::stream::WebSocketStream;
-use crate::inbound::connection::{Peer, serve};
+use crate::inbound::connection::serve;
 use crate::metrics::Reason;
 use crate::node::Node;
+use crate::pipeline::live::Peer;
 
 const PATH: &str = "/v1/device";
 /// The request's head; the least that hyper can be told.

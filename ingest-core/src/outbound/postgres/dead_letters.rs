@@ -18,6 +18,7 @@ use super::connection::{
     Database, Progress, classify, log_notice, refuses_content, within_deadline,
 };
 use super::copy::{CopyEncoder, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event};
+use super::encoded::is_relevant;
 use super::sink::copy;
 use crate::config::DEAD_LETTER_ATTEMPTS_MAX;
 use crate::event::check_event;
@@ -192,7 +193,7 @@ impl DeadLetterRetry {
             .execute(MARK_LATE, &[&row.device_id, &row.time_us])
             .await?;
         copy_row(savepoint, "device_events", row).await?;
-        if self.relevant_event_types.contains(row.event.event_type) {
+        if is_relevant(row, &self.relevant_event_types) {
             copy_row(savepoint, "event_outbox", row).await?;
         }
         Ok(())
@@ -210,15 +211,16 @@ impl DeadLetterRetry {
         self.registry
             .may_speak_for(letter.device_id, device_id)
             .map_err(|code| code.to_string())?;
+        let (epoch, seq) = (letter.epoch.cast_unsigned(), letter.seq.cast_unsigned());
         Ok(Row {
             time_us: event.event.time_us.unwrap_or(letter.received_us),
             device_id,
             event: event.event,
             encoded: &letter.event,
-            source: Source::Hdp,
+            source: Source::of(epoch, seq),
             connected: letter.device_id,
-            epoch: letter.epoch.cast_unsigned(),
-            seq: letter.seq.cast_unsigned(),
+            epoch,
+            seq,
             received_us: letter.received_us,
         })
     }

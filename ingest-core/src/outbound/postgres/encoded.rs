@@ -8,8 +8,9 @@ use super::copy::{
     CopyEncoder, NUM_DEAD_LETTER_COLUMNS, NUM_EVENT_COLUMNS, write_dead_letter, write_event,
 };
 use super::dead_letters::first_attempt_us;
-use crate::pipeline::batch::{Batch, HOUR_US};
+use crate::pipeline::batch::{Batch, HOUR_US, Row};
 use crate::pipeline::clock::now_us;
+use crate::pipeline::entry::Source;
 
 /// The code of a row that only the database refused.
 pub const REFUSED_BY_DATABASE: &str = "refused_by_database";
@@ -35,6 +36,11 @@ impl Encoded {
     }
 }
 
+/// Must the control plane act on it? Always on what the core itself says: nobody else can say it, and somebody waits for it.
+pub fn is_relevant(row: &Row<'_>, relevant: &HashSet<String>) -> bool {
+    row.source == Source::Core || relevant.contains(row.event.event_type)
+}
+
 /// Encodes the rows that the database does not refuse.
 pub fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) -> Encoded {
     let mut events = CopyEncoder::new(NUM_EVENT_COLUMNS);
@@ -47,7 +53,7 @@ pub fn encode(batch: &Batch, relevant: &HashSet<String>, refused: &RefusedRows) 
             continue;
         }
         write_event(&mut events, &row);
-        if relevant.contains(row.event.event_type) {
+        if is_relevant(&row, relevant) {
             write_event(&mut outbox, &row);
         }
         // Rows are sorted by day, device and time, so the hours of a device are neighbours.

@@ -15,11 +15,13 @@ mod connection;
 mod copy;
 mod dead_letters;
 mod encoded;
+mod reads;
 mod registry;
 mod sequences;
 mod sink;
 
 pub use connection::{Database, DatabaseUrlError};
 pub use dead_letters::DeadLetterRetry;
+pub use reads::EventReads;
 pub use registry::RegistryFollower;
 pub use sink::{PostgresSink, SinkSettings};

@@ -30,6 +30,13 @@ impl Protocol {
     }
 }
 
+/// Where a connection comes from, and by which door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+}
+
 /// One welcomed device's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceConnection {

@@ -28,7 +28,9 @@ use uuid::Uuid;
 
 use super::clock::now_us;
 
-pub use change::{Change, ChangeContent, DeviceConnection, LiveEvent, LiveItem, Outline, Protocol};
+pub use change::{
+    Change, ChangeContent, DeviceConnection, LiveEvent, LiveItem, Outline, Peer, Protocol,
+};
 pub use filter::Filter;
 pub use hub::{Delivery, LiveHub, Position, Positions, Subscription};
 pub use states::{DeviceState, DeviceStates, NewestEvent};

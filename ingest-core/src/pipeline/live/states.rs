@@ -197,6 +197,10 @@ impl DeviceStates {
         let Ok(entry) = Entry::decode(payload) else {
             return;
         };
+        if entry.source == Source::Core {
+            // Not what the device reported.
+            return;
+        }
         let speaks_itself = entry.source == Source::Hdp;
         let connection = (speaks_itself)
             .then(|| self.connection_of(entry.device_id))

@@ -1,0 +1,198 @@
+//! `SubscribeToDeviceChanges`: the live feed, for programs that show what happens.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::info;
+use uuid::Uuid;
+
+use super::gate::CallPermit;
+use super::values::{device_id, json_of, seconds, struct_of};
+use super::wire::{self, ChangeKind, DeviceChangeEvent};
+use crate::node::Node;
+use crate::pipeline::live::{
+    Delivery, DeviceConnection, Filter, LiveEvent, LiveItem, Position, Subscription,
+};
+
+/// What one subscriber can name; who wants more takes all and chooses.
+const DEVICES_MAX: usize = 10_000;
+const EVENT_TYPES_MAX: usize = 100;
+const CLIENT_ID_CHARS_MAX: usize = 100;
+
+/// Tells what happens until the caller or the node ends it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a filter that cannot be meant.
+pub fn subscribe(
+    node: &Arc<Node>,
+    request: &wire::SubscriptionRequest,
+    permits: (Option<CallPermit>, OwnedSemaphorePermit),
+) -> Result<impl Stream<Item = Result<DeviceChangeEvent, Status>> + use<>, Status> {
+    let filter = filter(request)?;
+    let resume_after = request.resume_after.as_ref().map(|position| Position {
+        // A run that is none of ours is another one.
+        run: Uuid::try_parse(&position.node_run).unwrap_or_default(),
+        number: position.number,
+    });
+    let client: String = request
+        .client_id
+        .chars()
+        .take(CLIENT_ID_CHARS_MAX)
+        .collect();
+    info!(client, "changes are subscribed to");
+    let reader = Reader {
+        subscription: node.live.hub.subscribe(filter, resume_after),
+        run: node.live.hub.run().to_string(),
+        node: node.name.clone(),
+        ready: VecDeque::new(),
+        stopping: node.stopping.clone(),
+        is_ended: false,
+        _permits: permits,
+    };
+    Ok(stream::unfold(reader, async |mut reader| {
+        let next = reader.next().await?;
+        Some((next, reader))
+    }))
+}
+
+fn filter(request: &wire::SubscriptionRequest) -> Result<Filter, Status> {
+    if request.device_ids.len() > DEVICES_MAX || request.event_types.len() > EVENT_TYPES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "at most {DEVICES_MAX} devices and {EVENT_TYPES_MAX} event types can be named: leave them out and choose"
+        )));
+    }
+    let ids = request.device_ids.iter().map(|text| {
+        device_id(text).ok_or_else(|| Status::invalid_argument("a device_id is not a UUID"))
+    });
+    let device_ids: HashSet<_, _> = ids.collect::<Result<_, _>>()?;
+    let event_types: HashSet<_> = request.event_types.iter().cloned().collect();
+    Ok(Filter {
+        device_ids: (!device_ids.is_empty()).then_some(device_ids),
+        event_types: (!event_types.is_empty()).then_some(event_types),
+        with_connections: request.with_connections,
+    })
+}
+
+/// One subscriber.
+struct Reader {
+    subscription: Subscription,
+    run: String,
+    node: String,
+    /// Of the last delivery, which is bounded by what the ring hands out at a time.
+    ready: VecDeque<DeviceChangeEvent>,
+    stopping: CancellationToken,
+    is_ended: bool,
+    _permits: (Option<CallPermit>, OwnedSemaphorePermit),
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Result<DeviceChangeEvent, Status>> {
+        loop {
+            if self.is_ended {
+                return None;
+            }
+            if let Some(change) = self.ready.pop_front() {
+                return Some(Ok(change));
+            }
+            let delivery = tokio::select! {
+                () = self.stopping.cancelled() => {
+                    self.is_ended = true;
+                    return Some(Err(Status::unavailable("this node is stopping: subscribe again, or elsewhere")));
+                }
+                delivery = self.subscription.next() => delivery,
+            };
+            self.take(&delivery);
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery) {
+        let Self {
+            subscription,
+            run,
+            node,
+            ready,
+            ..
+        } = self;
+        let at = |number: u64, kind: ChangeKind| DeviceChangeEvent {
+            kind: kind.into(),
+            position: Some(wire::Position {
+                node_run: run.clone(),
+                number,
+            }),
+            node: node.clone(),
+            ..DeviceChangeEvent::default()
+        };
+        let mut items = delivery.items(subscription.filter()).peekable();
+        if delivery.num_missed > 0 {
+            let first = items.peek().map(|(number, _)| *number);
+            let before = first.map_or(delivery.last_number, |number| number.saturating_sub(1));
+            ready.push_back(DeviceChangeEvent {
+                num_missed: delivery.num_missed,
+                ..at(before, ChangeKind::Missed)
+            });
+        }
+        for (number, item) in items {
+            ready.push_back(match item {
+                LiveItem::Event(event) => event_change(at(number, ChangeKind::Event), &event),
+                LiveItem::Connected(connection) => connection_change(
+                    at(number, ChangeKind::Connected),
+                    connection,
+                    connection.connected_us,
+                ),
+                LiveItem::Disconnected {
+                    connection,
+                    time_us,
+                } => connection_change(at(number, ChangeKind::Disconnected), connection, time_us),
+            });
+        }
+    }
+}
+
+fn event_change(change: DeviceChangeEvent, live: &LiveEvent<'_>) -> DeviceChangeEvent {
+    let metadata = live.event.metadata.and_then(json_of);
+    DeviceChangeEvent {
+        device_id: live.device_id.to_string(),
+        event_type: live.event.event_type.to_owned(),
+        timestamp: seconds(live.time_us),
+        value: live.event.value.unwrap_or_default(),
+        unit: live.event.unit.unwrap_or_default().to_owned(),
+        metadata: metadata.as_ref().map(texts).unwrap_or_default(),
+        time_us: live.time_us,
+        exact_value: live.event.value,
+        typed_metadata: metadata.and_then(struct_of),
+        received_us: live.received_us,
+        ..change
+    }
+}
+
+fn connection_change(
+    change: DeviceChangeEvent,
+    connection: &DeviceConnection,
+    time_us: i64,
+) -> DeviceChangeEvent {
+    DeviceChangeEvent {
+        device_id: connection.device_id.to_string(),
+        timestamp: seconds(time_us),
+        time_us,
+        received_us: time_us,
+        protocol: connection.protocol.as_str().to_owned(),
+        remote_address: connection.remote_address.to_string(),
+        ..change
+    }
+}
+
+/// Metadata as the source plan has them: texts as they are, anything else as its JSON.
+fn texts(metadata: &serde_json::Value) -> BTreeMap<String, String> {
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let members = metadata.as_object().into_iter().flatten();
+    members
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect()
+}
