@@ -65,5 +65,28 @@ def test_the_ingest_configuration_holds_the_cores_names_only() -> None:
     assert "tls_key_path" not in config
 
 
+def test_what_secures_the_port_of_the_control_plane_is_checked_and_not_shown(tmp_path: Path) -> None:
+    token = "0123456789abcdef0123456789abcdef"
+    settings = read_settings(ENOUGH | {"HSE_SERVICE_TOKEN": token})
+    assert token not in repr(settings)
+    config = json.loads(settings.ingest_config_json())
+    assert (config["service_token"], config["grpc_port"], config["grpc_bind_host"]) == (token, 50051, "127.0.0.1")
+    certificate = tmp_path / "certificate.pem"
+    certificate.touch()
+    wrong = {
+        "HSE_SERVICE_TOKEN": token[:-1],
+        "HSE_GRPC_CLIENT_CA_PATH": str(certificate),
+        "HSE_GRPC_TLS_KEY_PATH": str(certificate),
+        "HSE_GRPC_PORT": "5000",
+    }
+    with pytest.raises(SettingsError) as caught:
+        read_settings(wrong)
+    assert token[:-1] not in str(caught.value)
+    expected = ["at least 32 characters", "GRPC_CLIENT_CA_PATH: needs", "set both or neither", "must differ"]
+    for part in expected:
+        assert any(part in mistake for mistake in caught.value.mistakes), part
+    assert len(caught.value.mistakes) == len(expected)
+
+
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert read_settings({"HSE_HDP_PORT": ""}).hdp_port == 5000

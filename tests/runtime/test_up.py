@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psycopg
 import pytest
 
+from hse.adapters.ingest_stubs.devices_pb2 import NodeRequest
+from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamStub
 from hse.supervision.machine import answers_ok
 from hse.supervision.readings import CoreReading, parse_core
 from tests.conftest import wait_until
@@ -66,6 +69,13 @@ def num_events(url: str) -> int:
     return int(row[0])
 
 
+def name_of_node(told: dict[str, Any], token: str) -> str:
+    """Ask the core for its name, on the port of the control plane."""
+    with grpc.insecure_channel(f"127.0.0.1:{told['ports']['grpc']}") as channel:
+        metadata = (("authorization", f"Bearer {token}"),)
+        return str(DeviceStreamStub(channel).GetNode(NodeRequest(), metadata=metadata, timeout=20).name)
+
+
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
@@ -75,7 +85,7 @@ def test_the_demo_runs_drains_and_goes_on_where_it_was(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with up(data_dir, "--replay-speed", "1000000") as (process, told):
         assert set(told) == {"ports", "database_url", "redis_url", "data_dir", "pids"}
-        assert set(told["ports"]) == {"api", "hdp", "ingest_http", "postgres", "redis", "ws"}
+        assert set(told["ports"]) == {"api", "grpc", "hdp", "ingest_http", "postgres", "redis", "ws"}
         assert set(told["pids"]) == {"postgres", "valkey", "worker", "ingest", "api", "simulator"}
         assert published(data_dir) == told
         wait_until(lambda: num_events(told["database_url"]) > 1000, "readings are rows", seconds=READY_SECONDS)
@@ -120,10 +130,15 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_recovers(tmp_path
     data_dir = tmp_path / "data"
     with up(data_dir, "--no-demo") as (process, told):
         (issued,) = hse(data_dir, "devices", "add", "door")
+        token = (data_dir / "secrets" / "service-token").read_text(encoding="ascii")
+        assert name_of_node(told, token)
+        with pytest.raises(grpc.RpcError):
+            name_of_node(told, "wrong")
         process.kill()
         process.wait()
         wait_until(lambda: all(is_gone(pid) for pid in told["pids"].values()), "every child is gone")
-    with up(data_dir, "--no-demo"):
+    with up(data_dir, "--no-demo") as (_, told):
+        assert name_of_node(told, token), "the token is kept"
         assert [one["device_id"] for one in hse(data_dir, "devices", "list")] == [issued["device_id"]]
 
 
