@@ -59,6 +59,7 @@ class FakeNode(DeviceStreamServicer):
         self.is_held = threading.Event()
         self.is_mute = threading.Event()
         self.num_calls = 0
+        self.token = TOKEN
         self._lock = threading.Lock()
         self._subscribers: list[queue.Queue[pb.DeviceChangeEvent]] = []
         self._server: grpc.Server | None = None
@@ -119,6 +120,12 @@ class FakeNode(DeviceStreamServicer):
         """How many listen to its changes."""
         return len(self._subscribers)
 
+    def _check(self, context: Any) -> None:
+        """Refuse who has not the token."""
+        given = dict(context.invocation_metadata()).get("authorization")
+        if given != f"Bearer {self.token}":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no service token")
+
     def _tell(self, change: pb.DeviceChangeEvent) -> None:
         for subscriber in self._subscribers:
             subscriber.put(change)
@@ -135,7 +142,7 @@ class FakeNode(DeviceStreamServicer):
     def SendDeviceCommands(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Take commands in order, and tell what becomes of them until all have ended."""
         self.num_calls += 1
-        check(context)
+        self._check(context)
         wait_while(self.is_held, context)
         listener: queue.Queue[pb.CommandProgress] = queue.Queue()
         progress, waited_for = self._take(request.commands, listener)
@@ -190,7 +197,7 @@ class FakeNode(DeviceStreamServicer):
 
     def SubscribeToDeviceChanges(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Tell who connects, until the caller goes."""
-        check(context)
+        self._check(context)
         changes: queue.Queue[pb.DeviceChangeEvent] = queue.Queue()
         context.send_initial_metadata(())
         self._subscribers.append(changes)
@@ -211,7 +218,7 @@ class FakeNode(DeviceStreamServicer):
 
     def GetNode(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say who it is."""
-        check(context)
+        self._check(context)
         return pb.Node(name=self.name, num_connected=len(self.devices))
 
 
@@ -224,13 +231,6 @@ def told(received: Received, state: Any, *, status: int = 0) -> pb.CommandProgre
         time_us=now_us(),
         status=status,
     )
-
-
-def check(context: Any) -> None:
-    """Refuse who has not the token."""
-    given = dict(context.invocation_metadata()).get("authorization")
-    if given != f"Bearer {TOKEN}":
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, "no service token")
 
 
 def wait_while(held: threading.Event, context: Any) -> None:

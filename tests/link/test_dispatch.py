@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from tests.conftest import wait_until
 from tests.link.conftest import SECONDS_MAX, Site, Worker
-from tests.link.node import FakeNode
+from tests.link.node import TOKEN, FakeNode
 
 NewNode = Callable[[str], FakeNode]
 NewWorker = Callable[[], Worker]
@@ -169,6 +169,21 @@ def test_redis_names_the_node_and_a_wrong_name_costs_nothing(
         assert site.becomes(site.send(device), "succeeded")["node"] == place.name
     (second_device,) = (device for device, place in devices.items() if place is second)
     assert [one.device_id for one in second.received] == [second_device]
+
+
+def test_a_node_that_refuses_the_token_is_named_and_nothing_is_lost(
+    site: Site, node: FakeNode, new_worker: NewWorker
+) -> None:
+    node.token = "another token, which the worker does not have"
+    new_worker()
+    device = site.add_device()
+    node.connect(device)
+    sent = site.send(device)
+    reason = "ingest node n1 refused: UNAUTHENTICATED"
+    wait_until(lambda: site.command(sent)["message"] == reason, "it says why it waits", seconds=SECONDS_MAX)
+    assert site.states(sent) == ["queued"]
+    node.token = TOKEN
+    site.becomes(sent, "succeeded")
 
 
 def write_state(redis_url: str, device_id: UUID, node: str) -> None:

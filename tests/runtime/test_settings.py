@@ -90,3 +90,22 @@ def test_what_secures_the_port_of_the_control_plane_is_checked_and_not_shown(tmp
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert read_settings({"HSE_HDP_PORT": ""}).hdp_port == 5000
+
+
+def test_a_short_service_token_and_half_a_certificate_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("x", encoding="utf-8")
+    environment = ENOUGH | {
+        "HSE_SERVICE_TOKEN": "s3cret",
+        "HSE_GRPC_CLIENT_CERTIFICATE_PATH": str(tmp_path / "a.pem"),
+        "HSE_WORKER_HTTP_PORT": "70000",
+    }
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment)
+    assert sorted(mistake.split(":")[0].split(" ")[0] for mistake in caught.value.mistakes) == [
+        "HSE_GRPC_AUTHORITY_PATH",
+        "HSE_GRPC_CLIENT_CERTIFICATE_PATH",
+        "HSE_SERVICE_TOKEN",
+        "HSE_WORKER_HTTP_PORT",
+    ]
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(read_settings(ENOUGH | {"HSE_SERVICE_TOKEN": "s3cret" * 6}))

@@ -63,6 +63,15 @@ OLD_AND_YOUNG = {
         "insert into outgoing_mail (kind, recipient, status, created_at)"
         " values ('k', 'a@example.com', 'sent', timestamptz '2030-05-02 12:00' + {span})"
     ),
+    "device_commands": (
+        "insert into device_commands (organization_id, device_id, created_by, type, state, dispatch, deadline, finished_at)"
+        " select id, id, id, 'ping', 'expired', 'over', '2030-03-01', timestamptz '2030-03-03 12:00' + {span}"
+        " from gen_random_uuid() as id"
+    ),
+    "device_command_groups": (
+        "insert into device_command_groups (organization_id, created_by, type, target, deadline, num_commands)"
+        " select id, id, 'ping', '{{}}', timestamptz '2030-03-03 12:00' + {span}, 1 from gen_random_uuid() as id"
+    ),
 }
 
 
@@ -111,6 +120,20 @@ def test_a_letter_that_still_waits_stays(engine: sa.Engine, connection: psycopg.
     letter = OLD_AND_YOUNG["outgoing_mail"].replace("'sent'", "'pending'").format(span="interval '-1 year'")
     connection.execute(letter.encode())
     assert delete_expired(engine, NOW) == 0
+
+
+def test_a_command_that_has_not_ended_stays_and_so_does_its_group(
+    engine: sa.Engine, connection: psycopg.Connection
+) -> None:
+    connection.execute(OLD_AND_YOUNG["device_command_groups"].format(span="interval '-1 year'").encode())
+    connection.execute(
+        "insert into device_commands (organization_id, device_id, created_by, type, deadline, group_id)"
+        " select id, id, id, 'ping', '2029-01-01', id from device_command_groups"
+    )
+    assert delete_expired(engine, NOW) == 0
+    ended = "update device_commands set state = 'expired', dispatch = 'over', finished_at = '2029-01-01'"
+    connection.execute(ended)
+    assert delete_expired(engine, NOW) == 2
 
 
 def test_a_run_takes_a_bite_and_the_next_run_the_rest(engine: sa.Engine, connection: psycopg.Connection) -> None:
