@@ -60,10 +60,11 @@ async def send(api: Client, world: World, kind: str, *, wait: int = 0, timeout_s
 async def ended(api: Client, world: World, command_id: str) -> dict[str, Any]:
     """A command when it has ended."""
     path = f"/api/v1/device-commands/{command_id}"
-    for _ in range(3):
-        found: dict[str, Any] = (await api.get(path, headers=world.admin.headers, params={"wait": 30})).json()
-        if found["finished_at"] is not None:
-            break
+    found: dict[str, Any] = {"finished_at": None}
+    tries = 0
+    while found["finished_at"] is None and tries < 3:
+        found = (await api.get(path, headers=world.admin.headers, params={"wait": 30})).json()
+        tries += 1
     return found
 
 
@@ -86,7 +87,7 @@ async def test_a_device_gets_a_command_and_who_waits_gets_its_answer(
 ) -> None:
     new_process()
     for form in ("frames", "json"):
-        peer = await Peer.join(core.port, lock, form=form)  # type: ignore[arg-type]
+        peer = await Peer.join(core.port, lock, form=form)
         calling = asyncio.create_task(send(api, world, "open_door", wait=30))
         command = await heard(peer)
         assert (command["command_type"], command["params"]) == ("open_door", {"code": "482913", "seconds": 5})
