@@ -1,8 +1,7 @@
 """The application: what it is made of, in the order in which a request meets it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,6 +10,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from hse.adapters.limits import LocalRateLimiter, RateLimiter
+from hse.adapters.link import NodeLink
 from hse.adapters.postgres.api_keys import ApiKeyUses
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.listening import Listener
@@ -23,6 +23,7 @@ from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.history import History
 from hse.api.limits import RateLimits, RequestLimits
+from hse.api.live import live_streams, running
 from hse.api.metrics import Metrics, metrics_handler
 from hse.api.openapi import openapi_config
 from hse.api.paging import provide_page
@@ -37,6 +38,7 @@ from hse.api.rest import (
     devices,
     imports,
     invitations,
+    live,
     me,
     onboarding,
     organizations,
@@ -56,6 +58,8 @@ class Parts:
     open_database: Callable[[], Database]
     # Without it, requests that wait look again every now and then.
     open_listener: Callable[[], Listener] | None = None
+    # How live streams hear the ingest nodes; without it they tell of alarms only.
+    open_link: Callable[[], NodeLink] | None = None
     sealer: Sealer
     tokens: AccessTokens
     doorkeeping: Doorkeeping
@@ -126,6 +130,7 @@ def rest_router() -> Router:
             telemetry.router,
             imports.router,
             alarms.router,
+            live.router,
             api_keys.router,
             audit.router,
         ],
@@ -155,18 +160,16 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
     )
     await health.warn_at_start(database)
     uses = app.state.api_key_uses = ApiKeyUses(database.engine)
-    background = [asyncio.create_task(uses.flush_for_ever())]
-    if parts.open_listener is not None:
-        listener = parts.open_listener()
-        listener.subscribe("hse_command_changed", app.state.waiting.hear)
-        background.append(asyncio.create_task(listener.run()))
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(parts.history.close)
+        stack.push_async_callback(parts.limiter.close)
+        stack.push_async_callback(database.close)
+        stack.push_async_callback(uses.flush)
+        await stack.enter_async_context(running(uses.flush_for_ever()))
+        listener = None if parts.open_listener is None else parts.open_listener()
+        link = None if parts.open_link is None else parts.open_link()
+        app.state.live = await stack.enter_async_context(live_streams(database, listener, link, app.state.metrics))
+        if listener is not None:
+            listener.subscribe("hse_command_changed", app.state.waiting.hear)
+            await stack.enter_async_context(running(listener.run()))
         yield
-    finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await uses.flush()
-        await database.close()
-        await parts.limiter.close()
-        await parts.history.close()

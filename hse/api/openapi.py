@@ -52,6 +52,7 @@ TAGS = {
     "alarms": "What devices raise and people must see.",
     "commands": "Commands to devices, and what came of them.",
     "telemetry": "What devices report: how they are now, their events, and series for charts.",
+    "live": "What happens, as it happens.",
     "users": "People: what they are, and where they work.",
     "invitations": "How people come in.",
     "roles": "What people may do, as bundles of actions.",

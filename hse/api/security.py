@@ -10,6 +10,7 @@ or key of its own in a header.
 """
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -131,14 +132,19 @@ def address_of(scope: Scope) -> str | None:
 
 def principal_of(scope: Scope, headers: Headers, tokens: AccessTokens) -> Principal | None:
     """What the request proves itself with; None when it has nothing, or nothing valid."""
-    if (key := headers.get("x-api-key")) is not None:
-        parts = split_key(key)
-        return None if parts is None else KeyPrincipal(prefix=parts[0], secret_hash=parts[1])
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return _principal_of_token(token.strip(), tokens)
+    if "x-api-key" in headers or headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
+        return principal_of_credentials(headers, tokens)
     cookie = ASGIConnection(scope).cookies.get(ACCESS_COOKIE)
     return None if cookie is None else _principal_of_token(cookie, tokens, is_cookie=True)
+
+
+def principal_of_credentials(given: Mapping[str, Any], tokens: AccessTokens) -> Principal | None:
+    """What an `x-api-key`, or else a bearer token as `authorization`, proves; None when there is nothing, or nothing valid."""
+    if isinstance(key := given.get("x-api-key"), str):
+        parts = split_key(key)
+        return None if parts is None else KeyPrincipal(prefix=parts[0], secret_hash=parts[1])
+    scheme, _, token = str(given.get("authorization", "")).partition(" ")
+    return _principal_of_token(token.strip(), tokens) if scheme.lower() == "bearer" else None
 
 
 def _principal_of_token(token: str, tokens: AccessTokens, *, is_cookie: bool = False) -> SessionPrincipal | None:
@@ -152,11 +158,13 @@ async def require_principal(connection: ASGIConnection[Any, Any, Any, Any], hand
     """Close every handler that does not say that it is public, and each to forgeries. Raises `Unauthenticated`, `Forged`."""
     principal: Principal | None = connection.scope["state"].get("principal")
     is_public = bool(handler.opt.get("is_public"))
-    if principal is None and not is_public:
-        raise Unauthenticated
     # A WebSocket has no method, and may ask for changes.
     method = connection.scope.get("method")
     is_websocket = method is None
+    # Programs in browsers cannot set headers there: they may prove who they are with the first message.
+    is_expected = is_websocket and bool(handler.opt.get("proves_later"))
+    if principal is None and not is_public and not is_expected:
+        raise Unauthenticated
     if method in SAFE_METHODS:
         return
     if principal is not None and not (isinstance(principal, SessionPrincipal) and principal.is_cookie):

@@ -7,8 +7,11 @@ from urllib.parse import urlsplit
 
 from hse.adapters.guarded_redis import GuardedRedis
 from hse.adapters.history_cache import RedisHistoryCache
+from hse.adapters.ingest import IngestNodes, NodeCredentials
 from hse.adapters.limits import LocalRateLimiter, RedisRateLimiter
+from hse.adapters.link import NodeLink
 from hse.adapters.live_states import RedisLiveStates
+from hse.adapters.nodes import NodeDirectory
 from hse.adapters.passwords import Argon2Passwords
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.listening import Listener
@@ -22,6 +25,7 @@ from hse.api.entrance import Doorkeeping
 from hse.api.history import History
 from hse.api.limits import RequestLimits
 from hse.settings import Settings, SettingsError
+from hse.wiring.worker import node_credentials
 
 # Open requests get this long to end; subscriptions and streams are told to come back.
 GRACE_SECONDS = 10
@@ -50,6 +54,7 @@ def compose_api(settings: Settings) -> Parts:
     return Parts(
         open_database=partial(Database, database_url, pool_size=settings.api_pool_size, outbox=outbox),
         open_listener=partial(Listener, database_url),
+        open_link=partial(open_link, settings),
         sealer=sealer,
         tokens=AccessTokens(settings.secret_key),
         doorkeeping=compose_doorkeeping(settings.secret_key, public_url=settings.public_url),
@@ -91,6 +96,14 @@ def compose_history(redis_url: str | None) -> History:
     return History(
         cache=RedisHistoryCache(GuardedRedis(redis_url, purpose="history cache")),
         states=RedisLiveStates(GuardedRedis(redis_url, purpose="device states")),
+    )
+
+
+def open_link(settings: Settings) -> NodeLink:
+    """How this process hears the ingest nodes; to be called in the event loop that serves."""
+    credentials = node_credentials(settings) or NodeCredentials()
+    return NodeLink(
+        directory=NodeDirectory(settings.redis_url, fixed=settings.ingest_nodes), ingest=IngestNodes(credentials)
     )
 
 

@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import httpx
@@ -21,7 +22,10 @@ from hse.api.app import Parts, create_app
 from hse.api.logs import configure_logs
 from hse.embedded.postgres import EmbeddedPostgres
 from hse.wiring.api import compose_doorkeeping
-from tests.api.world import SECRET_KEY, TOKENS, World
+from tests.api.live import Open, Screen, link_to, streams_of
+from tests.api.live_node import LiveNode, a_node
+from tests.api.world import SECRET_KEY, TOKENS, Person, World
+from tests.faults.conditions import until
 
 Client = httpx.AsyncClient
 OUTBOX = Outbox(sealer=Sealer(SECRET_KEY), public_url="https://hse.example.com")
@@ -119,6 +123,43 @@ def logged() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
     logging.getLogger().handlers[:], level = before
     logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def live_parts(parts: Parts, valkey_url: str) -> Parts:
+    """The application with a way to the nodes."""
+    return replace(parts, open_link=partial(link_to, valkey_url))
+
+
+@pytest_asyncio.fixture
+async def node(valkey_url: str) -> AsyncIterator[LiveNode]:
+    """One ingest node."""
+    async with a_node(valkey_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def live_app(live_parts: Parts, world: World, node: LiveNode) -> AsyncIterator[Litestar]:  # noqa: ARG001
+    """The application, when it hears what the database notifies."""
+    app = create_app(live_parts)
+    async with living(app):
+        await until(lambda: streams_of(app)._is_told(), "notifications are heard")
+        yield app
+
+
+@pytest_asyncio.fixture
+async def screens(live_app: Litestar) -> AsyncIterator[Open]:
+    """Opens streams, none of which outlives the test."""
+    opened: list[Screen] = []
+
+    def make(person: Person | None, *, app: Litestar = live_app, **more: object) -> Screen:
+        screen = Screen(app, person, **more)  # type: ignore[arg-type]
+        opened.append(screen)
+        return screen
+
+    yield make
+    for screen in opened:
+        await screen.close()
 
 
 def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, object]:

@@ -47,6 +47,10 @@ def names(connection: dict[str, Any]) -> list[str]:
     return [node["name"] for node in nodes(connection)]
 
 
+# How long a message may take on a machine that has much to do.
+SECONDS = 30.0
+
+
 class Socket:
     """A WebSocket to /graphql, as a server would hold it, that speaks graphql-transport-ws."""
 
@@ -75,8 +79,17 @@ class Socket:
 
     async def say(self, **message: Any) -> dict[str, Any]:
         """Send a message, and return the next one that comes."""
+        await self.send(**message)
+        return await self.hear()
+
+    async def send(self, **message: Any) -> None:
+        """Send a message."""
         await self._to_app.put({"type": "websocket.receive", "text": json.dumps(message)})
-        answer = await self._from_app.get()
+
+    async def hear(self) -> dict[str, Any]:
+        """The next message that comes."""
+        async with asyncio.timeout(SECONDS):
+            answer = await self._from_app.get()
         told: dict[str, Any] = json.loads(answer["text"]) if answer["type"] == "websocket.send" else answer
         return told
 

@@ -56,7 +56,6 @@ async def test_the_limits_hold_there_too(app: Litestar, world: World) -> None:
 async def test_nobody_and_no_foreign_page_opens_one(app: Litestar, world: World) -> None:
     world.revoke(world.user)
     for headers in (
-        {},
         world.user.headers,
         {**world.admin.headers, "Host": "here", "Origin": "https://elsewhere.example"},
     ):

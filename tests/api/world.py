@@ -309,6 +309,15 @@ class World:
                 site.device_id,
             )
 
+    def add_device_now(self, site: Site) -> UUID:
+        """Add a device of a site while a test runs."""
+        with psycopg.connect(self.database_url) as self._connection:
+            return self._insert(
+                "insert into devices (organization_id, establishment_id, name)"
+                " select organization_id, id, 'New' from establishments where id = %s returning id",
+                site.id,
+            )
+
     def new_audit_entry(self, tenant: Tenant, site: Site, *, actor: Person, partner_company_id: UUID | None) -> str:
         """Add an entry about what somebody did at a site; returns the id of the thing that he did it to."""
         thing = uuid4()

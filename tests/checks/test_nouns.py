@@ -10,7 +10,7 @@ from tests.checks.sources import ROOT, files, name
 # Where each layer keeps a noun, as patterns below the root.
 LAYERS = {
     "domain": ("hse/domain/{}/__init__.py", "hse/domain/*/{}.py"),
-    "adapters": ("hse/adapters/postgres/{}.py",),
+    "adapters": ("hse/adapters/postgres/{}.py", "hse/adapters/{}/__init__.py"),
     "tests": ("tests/api/test_{}.py",),
 }
 # What is called otherwise in a layer, and why. An entry that is no longer needed is an error.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
+from litestar.enums import ScopeType
 from litestar.types import Scope
 from strawberry.litestar import BaseContext
 from strawberry.types import Info
@@ -13,12 +14,42 @@ from hse.api.acting import Acting, acting_of
 from hse.api.graphql.loaders import Loaders
 from hse.api.history import history_of
 from hse.api.limits import RequestLimits, count
+from hse.api.live import LiveStreams
+from hse.api.security import principal_of_credentials
 from hse.domain.policy import Actor
 
 T = TypeVar("T")
 
 # How many of the pool's connections one operation may hold at a time, however many fields it asks for at once.
 CONNECTIONS_MAX = 2
+
+
+class SocketContext(BaseContext, kw_only=True):
+    """A WebSocket of somebody who has proved who he is, or does so with its first message."""
+
+    scope: Scope
+    # Of all its operations together.
+    connections: asyncio.Semaphore
+    connection_params: dict[str, object] | None = None
+
+    def operation(self) -> "Context":
+        """The context of one operation: it remembers nothing, and counts for an API key as a request. Raises `Unauthenticated`."""
+        passed = {name: value for name, value in self.scope["state"].items() if name != "actor"}
+        made = context_in(cast("Scope", {**self.scope, "state": passed}), self.connections)
+        made.websocket = self.websocket
+        return made
+
+    async def prove(self) -> None:
+        """See that somebody who exists opened it: by the opening request, or else by the first message.
+
+        Raises `Unauthenticated`, `TooMany`.
+        """
+        state = self.scope["state"]
+        if state.get("principal") is None:
+            given = {name.lower(): value for name, value in (self.connection_params or {}).items()}
+            state["principal"] = principal_of_credentials(given, self.scope["litestar_app"].state.tokens)
+            await self.operation().count()
+        await self.operation().acting.read(_actor)
 
 
 class Context(BaseContext, kw_only=True):
@@ -31,6 +62,12 @@ class Context(BaseContext, kw_only=True):
     connections: asyncio.Semaphore
 
     @property
+    def live(self) -> LiveStreams:
+        """The live streams."""
+        streams: LiveStreams = self.scope["litestar_app"].state.live
+        return streams
+
+    @property
     def correlation_id(self) -> str | None:
         """What finds the log lines."""
         found: str | None = self.scope["state"].get("correlation_id")
@@ -41,14 +78,6 @@ class Context(BaseContext, kw_only=True):
         """How often somebody may ask."""
         limits: RequestLimits = self.scope["litestar_app"].state.limits
         return limits
-
-    def renewed(self) -> "Context":
-        """The context of another operation of the same WebSocket: it remembers nothing, and counts for an API key as a request."""
-        passed = {name: value for name, value in self.scope["state"].items() if name != "actor"}
-        scope = cast("Scope", {**self.scope, "state": passed})
-        renewed = context_in(scope, self.connections)
-        renewed.websocket = self.websocket
-        return renewed
 
     async def count(self) -> None:
         """Count an operation as a request. Raises `TooMany`."""
@@ -71,9 +100,15 @@ def context_of(info: Info[Any, Any]) -> Context:
     return context
 
 
-async def provide_context(scope: Scope) -> Context:
+async def provide_context(scope: Scope) -> Context | SocketContext:
     """The request's context, after the database has said that the caller exists. Raises `Unauthenticated`, `TooMany`."""
-    context = context_in(scope, asyncio.Semaphore(CONNECTIONS_MAX))
+    connections = asyncio.Semaphore(CONNECTIONS_MAX)
+    if scope["type"] == ScopeType.WEBSOCKET:
+        socket = SocketContext(scope=scope, connections=connections)
+        if scope["state"].get("principal") is not None:
+            await socket.prove()
+        return socket
+    context = context_in(scope, connections)
     # Also what never comes to a resolver, such as introspection, is for those only who are signed in now.
     await context.acting.read(_actor)
     return context

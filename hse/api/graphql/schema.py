@@ -1,15 +1,17 @@
 """The schema, and the endpoint that serves it."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import msgspec
 import strawberry
 from cross_web import HTTPException
-from graphql import GraphQLError
+from graphql import DocumentNode, GraphQLError, OperationType
 from litestar import Request, Response
 from litestar.exceptions import ClientException
 from litestar.exceptions import HTTPException as Refusal
+from strawberry.exceptions import ConnectionRejectionError
 from strawberry.extensions import SchemaExtension
 from strawberry.litestar import make_graphql_controller
 from strawberry.schema.config import StrawberryConfig
@@ -18,15 +20,19 @@ from strawberry.types import ExecutionContext
 
 from hse.api.bounds import check_depth
 from hse.api.graphql.alerts import AlertsQuery
-from hse.api.graphql.context import Context, provide_context
+from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
-from hse.api.graphql.errors import told
+from hse.api.graphql.errors import DATABASE_AWAY, refused, told
 from hse.api.graphql.identity import IdentityMutation, IdentityQuery
 from hse.api.graphql.limits import Limits
+from hse.api.graphql.live import Subscription
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
 from hse.api.graphql.telemetry import TelemetryQuery
-from hse.domain.errors import TooMany
+from hse.domain.errors import DomainError, TooMany
+
+# A WebSocket that says nothing is closed.
+INIT_SECONDS_MAX = 10
 
 
 @strawberry.type(description="What may be read.")
@@ -43,16 +49,20 @@ class SocketOperation(SchemaExtension):
     """Makes each operation of a WebSocket what a request is: it counts as one, and shares nothing with the ones before."""
 
     def on_operation(self) -> Iterator[None]:
-        """Renew the context before anything is run."""
-        context: Context = self.execution_context.context
-        if context.websocket is not None:
-            self.execution_context.context = context.renewed()
+        """Give the operation a context of its own before anything is run."""
+        context: Context | SocketContext = self.execution_context.context
+        if isinstance(context, SocketContext):
+            self.execution_context.context = context.operation()
         yield
 
     async def on_validate(self) -> AsyncIterator[None]:
-        """Count the operation before it costs more than parsing it did."""
+        """Count the operation before it costs more than parsing it did; refuse a subscription that no socket carries."""
         context: Context = self.execution_context.context
-        if context.websocket is not None:
+        if context.websocket is None:
+            if _subscribes(self.execution_context.graphql_document):
+                error = refused("request.invalid", "subscribe over a WebSocket that speaks graphql-transport-ws")
+                self.execution_context.pre_execution_errors = [error]
+        else:
             try:
                 await context.count()
             except TooMany as error:
@@ -60,18 +70,25 @@ class SocketOperation(SchemaExtension):
         yield
 
 
+def _subscribes(document: DocumentNode | None) -> bool:
+    definitions = () if document is None else document.definitions
+    return any(getattr(node, "operation", None) is OperationType.SUBSCRIPTION for node in definitions)
+
+
 class Graph(strawberry.Schema):
     """The schema of the control plane."""
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Put what the caller is told in the place of each error. Every answer comes by here once, whichever way it went."""
-        context: Context | None = None if execution_context is None else execution_context.context
-        errors[:] = [told(error, context.correlation_id if context is not None else None) for error in errors]
+        context = None if execution_context is None else execution_context.context
+        correlation_id = context.correlation_id if isinstance(context, Context) else None
+        errors[:] = [told(error, correlation_id) for error in errors]
 
 
 schema = Graph(
     query=Query,
     mutation=Mutation,
+    subscription=Subscription,
     config=StrawberryConfig(batching_config=None, sort_schema=True),
     extensions=[SocketOperation, Limits],
 )
@@ -85,11 +102,17 @@ class GraphQLEndpoint(
         allow_queries_via_get=False,
         context_getter=provide_context,
         subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
+        connection_init_wait_timeout=timedelta(seconds=INIT_SECONDS_MAX),
     )
 ):
-    """POST a query, its variables and the operation's name as JSON."""
+    """POST a query, its variables and the operation's name as JSON; subscribe over graphql-transport-ws.
+
+    A WebSocket proves who opened it as any request does, or with the payload of `connection_init`:
+    `{"authorization": "Bearer ..."}` or `{"x-api-key": "..."}`.
+    """
 
     include_in_schema = False
+    opt: ClassVar[dict[str, Any]] = {"proves_later": True}
     # Only POST: what a link or an image can make a browser send does nothing.
     handle_http_get = None
 
@@ -102,6 +125,15 @@ class GraphQLEndpoint(
         except HTTPException as error:
             raise ClientException(status_code=error.status_code, detail=error.reason) from error
         return answer
+
+    async def on_ws_connect(self, context: Any) -> Any:
+        """Take the first message of a WebSocket. Raises `ConnectionRejectionError`, which closes it."""
+        socket: SocketContext = context
+        try:
+            await socket.prove()
+        except (DomainError, *DATABASE_AWAY) as error:
+            raise ConnectionRejectionError from error
+        return strawberry.UNSET
 
     def decode_json(self, data: str | bytes) -> object:
         """Decode a body. Raises `ClientException`."""

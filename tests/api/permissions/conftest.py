@@ -21,4 +21,6 @@ async def client(parts: Parts, world: World, api_database_url: str) -> AsyncIter
         return NothingIsKept(api_database_url, pool_size=5, outbox=OUTBOX)
 
     async with AsyncTestClient(create_app(replace(parts, open_database=open_database, limiter=NeverFull()))) as client:
+        # Live streams end as soon as they are open.
+        client.app.state.live.end_all()
         yield client

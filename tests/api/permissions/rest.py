@@ -169,6 +169,8 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/telemetry/series": _telemetry(type="power", **A_DAY),
     "GET /api/v1/telemetry/series.csv": _telemetry(type="power", **A_DAY),
     "POST /api/v1/imports/sites": _import,
+    # Of an application that is about to end, so that the stream ends, too.
+    "GET /api/v1/live": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),
     "GET /api/v1/api-keys": _no_thing(),
