@@ -131,14 +131,14 @@ def live_parts(parts: Parts, valkey_url: str) -> Parts:
     return replace(parts, open_link=partial(link_to, valkey_url))
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def node(valkey_url: str) -> AsyncIterator[LiveNode]:
     """One ingest node."""
     async with a_node(valkey_url) as made:
         yield made
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def live_app(live_parts: Parts, world: World, node: LiveNode) -> AsyncIterator[Litestar]:  # noqa: ARG001
     """The application, when it hears what the database notifies."""
     app = create_app(live_parts)
@@ -147,7 +147,7 @@ async def live_app(live_parts: Parts, world: World, node: LiveNode) -> AsyncIter
         yield app
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def screens(live_app: Litestar) -> AsyncIterator[Open]:
     """Opens streams, none of which outlives the test."""
     opened: list[Screen] = []

@@ -187,3 +187,13 @@ def devices_of(told: list[tuple[str, dict[str, object]]], name: str = "event") -
 
 def device(world: World, site: int = 0) -> UUID:
     return world.tenant.sites[site].device_id
+
+
+def add_watcher(world: World) -> tuple[Person, UUID]:
+    """Somebody who sees what the devices of the first site report and not their alarms, and his role."""
+    actions = ["read_establishment", "read_device", "read_telemetry"]
+    role = world.add_role_now("watcher", actions, organization_id=world.tenant.id)
+    person = world.add_person_now(
+        "watcher@example.com", role, organization_id=world.tenant.id, sites=[world.tenant.sites[0]]
+    )
+    return person, role

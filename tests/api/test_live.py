@@ -8,11 +8,14 @@ from litestar import Litestar
 from hse.api.app import Parts, create_app
 from hse.api.live import STREAMS_OF_USER_MAX
 from tests.api.conftest import living
-from tests.api.live import Open, device, devices_of, execute, streams_of
+from tests.api.live import Open, add_watcher, device, devices_of, execute, streams_of
 from tests.api.live_node import LiveNode
 from tests.api.test_alarms import handle, report
 from tests.api.world import World
 from tests.faults.conditions import until
+
+# grpc.aio wants one event loop a process.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_everybody_is_told_of_what_he_reaches_and_of_nothing_else(
@@ -24,7 +27,6 @@ async def test_everybody_is_told_of_what_he_reaches_and_of_nothing_else(
         "partner": (world.partner, {own, unassigned}),
         "chief": (world.chief, {own, unassigned}),
         "user": (world.user, {own}),
-        "custom": (world.custom, {own}),
         "second": (world.other_site_admin, {unassigned}),
         "other chief": (world.other_chief, {foreign}),
     }
@@ -101,8 +103,9 @@ async def test_nobody_and_who_may_not_see_devices_opens_none(screens: Open, worl
     )
     for person, status in ((None, 401), (blind, 403)):
         assert await screens(person).refused() == status
-    only_alarms = screens(world.custom, kind="alarm")
-    assert await only_alarms.refused() == 403
+    # He sees the device, and neither what it reports nor its alarms.
+    for params in ({}, {"kind": "alarm"}, {"device_id": device(world)}):
+        assert await screens(world.custom, **params).refused() == 403
 
 
 async def test_a_device_that_is_moved_away_is_told_of_no_more(screens: Open, world: World, node: LiveNode) -> None:
@@ -166,9 +169,9 @@ async def test_the_end_of_a_session_or_of_a_user_is_the_end_of_the_stream(
 
 
 async def test_a_role_that_loses_the_permission_ends_the_streams_of_its_holders(screens: Open, world: World) -> None:
-    screen = await screens(world.custom).opened()
-    execute(world, "delete from permissions where role_id = %s", world.custom_role)
-    # His organisation is still his own; what stands in it is not.
+    watcher, role = add_watcher(world)
+    screen = await screens(watcher).opened()
+    execute(world, "delete from permissions where role_id = %s", role)
     await until(lambda: screen.is_over, "the stream is closed")
     assert (await screen.next("end")) == {"reason": "forbidden"}
 
@@ -195,7 +198,8 @@ async def test_an_alarm_is_told_as_it_is_raised_to_those_who_may_see_it(
     screens: Open, world: World, node: LiveNode
 ) -> None:
     told = await screens(world.user).opened()
-    not_told = [await screens(one).opened() for one in (world.custom, world.other_site_admin, world.other_chief)]
+    watcher, _ = add_watcher(world)
+    not_told = [await screens(one).opened() for one in (watcher, world.other_site_admin, world.other_chief)]
     report(world, device(world), alarm_type="smoke", severity="critical")
     handle(world)
     alarm = await told.next("alarm")

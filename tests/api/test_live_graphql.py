@@ -15,6 +15,9 @@ from tests.api.live_node import LiveNode
 from tests.api.world import Person, World
 from tests.faults.conditions import until
 
+# grpc.aio wants one event loop a process.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 FOLLOW = """subscription ($kinds: [LiveKind!], $devices: [UUID!], $after: String) {
   live(kinds: $kinds, deviceIds: $devices, resumeAfter: $after) {
     states { deviceId isConnected lastEvent { value } device { name } }
@@ -126,7 +129,7 @@ async def test_a_socket_may_prove_who_opened_it_with_its_first_message(live_app:
     for payload in (
         {"authorization": f"Bearer {world.user.token}"},
         {"Authorization": f"bearer {world.user.token}"},
-        {"x-api-key": world.add_api_key(world.user, ["read_device", "read_establishment"])},
+        {"x-api-key": world.add_api_key(world.user, ["read_device", "read_telemetry"])},
     ):
         socket = Socket(live_app, {})
         assert (await socket.open())["type"] == "websocket.accept"

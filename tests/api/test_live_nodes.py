@@ -1,5 +1,6 @@
 """Live streams that break off and go on, nodes that cannot be heard, and what a slow reader costs the others."""
 
+import pytest
 from litestar import Litestar
 
 from hse.adapters.live.subscription import EVENTS_WAITING_MAX, STATES_WAITING_MAX
@@ -9,6 +10,9 @@ from tests.api.live import Open, device, devices_of, streams_of
 from tests.api.live_node import LiveNode
 from tests.api.world import World
 from tests.faults.conditions import until
+
+# grpc.aio wants one event loop a process.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_slow_reader_is_told_what_he_missed_and_slows_nobody(

@@ -31,7 +31,7 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 ORGANIZATION, SITE, OTHER_SITE = uuid4(), uuid4(), uuid4()
 HERE = DevicePlace(organization_id=ORGANIZATION, establishment_id=SITE)
 THERE = DevicePlace(organization_id=ORGANIZATION, establishment_id=OTHER_SITE)
-ALL = LiveScope(devices=EVERYWHERE, alarms=EVERYWHERE)
+ALL = LiveScope(devices=EVERYWHERE, reports=EVERYWHERE, alarms=EVERYWHERE)
 
 
 class Clock:
@@ -187,7 +187,7 @@ async def test_a_filter_lets_through_what_was_asked_for(clock: Clock) -> None:
 
 async def test_devices_and_alarms_are_seen_where_their_own_permission_reaches(clock: Clock) -> None:
     here = Reach(establishment_ids=frozenset([SITE]))
-    subscription = stream(clock, "event", "alarm", scope=LiveScope(devices=here, alarms=NOWHERE))
+    subscription = stream(clock, "event", "alarm", scope=LiveScope(devices=EVERYWHERE, reports=here, alarms=NOWHERE))
     subscription.offer_change(event(uuid4(), 1), HERE)
     subscription.offer_change(event(uuid4(), 2), THERE)
     subscription.offer_alarm(alarm(HERE))
@@ -204,7 +204,7 @@ async def test_while_its_scope_is_in_doubt_it_tells_nothing_and_then_what_is_sti
     subscription.offer_alarm(alarm(HERE))
     assert await told(subscription) == []
     there = Reach(establishment_ids=frozenset([OTHER_SITE]))
-    subscription.rescope(LiveScope(devices=there, alarms=there))
+    subscription.rescope(LiveScope(devices=there, reports=EVERYWHERE, alarms=there))
     found = await told(subscription)
     assert values(found) == [2.0, 2.0]
     assert len(found) == 2

@@ -73,7 +73,10 @@ class HeardNodes:
         handing_on = asyncio.create_task(self._hand_on())
         try:
             while True:
-                self._look(await self._directory.nodes())
+                try:
+                    self._look(await self._directory.nodes())
+                except Exception:
+                    logger.exception("the ingest nodes could not be looked for")
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             tasks = [handing_on, *self._tasks.values()]
@@ -144,7 +147,11 @@ class HeardNodes:
             bunch = [await self._waiting.get()]
             while not self._waiting.empty():
                 bunch.append(self._waiting.get_nowait())
-            await self._take([heard for heard in bunch if heard.is_up is None])
+            try:
+                await self._take([heard for heard in bunch if heard.is_up is None])
+            except Exception:
+                # A defect at one bunch must not be the end of all hearing.
+                logger.exception("live changes could not be handed on")
             for heard in bunch:
                 if heard.is_up is not None:
                     self._set_up(heard.node, is_up=heard.is_up)

@@ -42,9 +42,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveScope:
-    """Where the owner of a stream sees devices, and where their alarms."""
+    """Where the owner of a stream sees devices, what they report, and their alarms."""
 
     devices: Reach
+    reports: Reach
     alarms: Reach
 
 
@@ -94,7 +95,7 @@ class Subscription:
             return
         if event is not None and wanted.event_types and event.type not in wanted.event_types:
             return
-        if not self._is_seen(self.scope.devices, place):
+        if not self._sees_reports(place):
             return
         if "state" in wanted.kinds:
             self._take_state(change, place)
@@ -136,17 +137,13 @@ class Subscription:
         self.scope = scope
         self.is_in_doubt = False
         self._states, self._round = (
-            {
-                device_id: (state, place)
-                for device_id, (state, place) in states.items()
-                if self._is_seen(scope.devices, place)
-            }
+            {device_id: (state, place) for device_id, (state, place) in states.items() if self._sees_reports(place)}
             for states in (self._states, self._round)
         )
         self._events = deque(
             (one, place)
             for one, place in self._events
-            if self._is_seen(scope.alarms if isinstance(one, LiveAlarm) else scope.devices, place)
+            if (self._is_seen(scope.alarms, place) if isinstance(one, LiveAlarm) else self._sees_reports(place))
         )
         self._wake.set()
 
@@ -217,6 +214,9 @@ class Subscription:
     def _miss(self, num_missed: int | None) -> None:
         self.num_missed_all += num_missed or 1
         self._num_missed = None if self._num_missed is None or num_missed is None else self._num_missed + num_missed
+
+    def _sees_reports(self, place: DevicePlace) -> bool:
+        return self._is_seen(self.scope.devices, place) and self._is_seen(self.scope.reports, place)
 
     def _is_seen(self, reach: Reach, place: DevicePlace) -> bool:
         wanted = self.wanted.establishment_id

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind, Invalid
 
-SEE_DEVICES = "read_telemetry"
+SEE_DEVICES = "read_device"
+SEE_REPORTS = "read_telemetry"
 SEE_ALARMS = "read_alarm"
 # What a stream may tell of.
 KINDS = ("state", "event", "alarm")
