@@ -39,6 +39,14 @@ class WorkerMetrics:
             "hse_worker_command_queues", "Devices that commands wait for.", registry=registry
         )
 
+    def read_outbox(self, outcomes: Callable[[], dict[str, float]], sizes: Callable[[], dict[str, float]]) -> None:
+        """What becomes of relevant events, and how many wait."""
+        self.read_when_asked(
+            "hse_worker_relevant_events", "Relevant events, by what became of them.", outcomes, "outcome"
+        )
+        text = "Relevant events that wait, for how many seconds the oldest has, and those that are parked."
+        self.read_when_asked("hse_worker_outbox", text, sizes, "what")
+
     def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
         """A gauge that is read when somebody asks: its values by the value of its one label."""
         self.registry.register(_ReadWhenAsked(name, text, read, label))

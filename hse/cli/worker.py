@@ -54,8 +54,10 @@ def worker(ready_file: ReadyFile = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.shutdown(wait=False))
     stopping = threading.Event()
+    dispatcher = EventDispatcher(engine=engine, handlers=HANDLERS)
+    metrics.read_outbox(dispatcher.counts.outcomes, dispatcher.counts.sizes)
     jobs = [
-        ("events", EventDispatcher(engine=engine, handlers=HANDLERS).dispatch_until),
+        ("events", dispatcher.dispatch_until),
         ("mail", None if postman is None else postman.deliver_until),
         ("commands", None if dispatch is None else dispatch.work_until),
     ]

@@ -39,6 +39,20 @@ class OutboxCounts:
         self.events: Counter[tuple[str, str]] = Counter()
         self.state: OutboxState | None = None
 
+    def outcomes(self) -> dict[str, float]:
+        """How many events became what."""
+        found: Counter[str] = Counter()
+        for (_, outcome), count in self.events.copy().items():
+            found[outcome] += count
+        return {outcome: float(count) for outcome, count in found.items()}
+
+    def sizes(self) -> dict[str, float]:
+        """How much waited when it was looked at last."""
+        state = self.state
+        if state is None:
+            return {}
+        return {"waiting": state.num_waiting, "oldest_seconds": state.oldest_seconds, "parked": state.num_parked}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDispatcher:

@@ -6,8 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from prometheus_client import generate_latest
 
 from hse.adapters.postgres.event_outbox import ATTEMPTS_MAX, WINDOW_EVENTS_MAX, Handler, outbox_state
+from hse.adapters.worker_metrics import WorkerMetrics
 from hse.domain.relevant import RelevantEvent
 from hse.wiring.outbox import EventDispatcher
 
@@ -176,6 +178,19 @@ def test_after_the_last_attempt_an_event_is_parked_with_its_reason(
     assert (state.num_waiting, state.num_parked) == (0, 1)
     assert worker.counts.events == {("alarm", "retried"): ATTEMPTS_MAX - 1, ("alarm", "parked"): 1}
     assert "relevant event parked" in caplog.text
+
+
+def test_the_worker_tells_how_much_waits_and_what_became_of_the_rest(engine: sa.Engine) -> None:
+    fill(engine, 3)
+    worker, metrics = dispatcher(engine), WorkerMetrics()
+    metrics.read_outbox(worker.counts.outcomes, worker.counts.sizes)
+    worker.dispatch_batch()
+    fill(engine, 2, event_type="something_new")
+    worker.look()
+    told = generate_latest(metrics.registry).decode()
+    assert 'hse_worker_relevant_events{outcome="handled"} 3.0' in told
+    assert 'hse_worker_outbox{what="waiting"} 2.0' in told
+    assert 'hse_worker_outbox{what="parked"} 0.0' in told
 
 
 def test_an_error_of_the_database_at_one_event_is_that_event_s(engine: sa.Engine) -> None:
