@@ -60,6 +60,10 @@ class DeviceStreamStub:
     """Takes events in the place of a device. Answers when they are in the journal:
     what was answered survives a power cut and is stored once. An event that
     cannot be taken is named in `rejected`; the others are taken all the same.
+    UNAVAILABLE and INVALID_ARGUMENT of the node say that nothing was taken. After
+    UNKNOWN, a deadline or a broken connection it is not known: events that are
+    sent again are stored again, for they have no numbers. A call takes at most
+    10,000 events and about 1 MiB.
     """
     GetDeviceStatus: _grpc.UnaryUnaryMultiCallable[_devices_pb2.DeviceStatusRequest, _devices_pb2.DeviceStatusResponse]
     """What is known of one device: of its connection here, or else from the database."""
@@ -93,6 +97,10 @@ class DeviceStreamAsyncStub(DeviceStreamStub):
     """Takes events in the place of a device. Answers when they are in the journal:
     what was answered survives a power cut and is stored once. An event that
     cannot be taken is named in `rejected`; the others are taken all the same.
+    UNAVAILABLE and INVALID_ARGUMENT of the node say that nothing was taken. After
+    UNKNOWN, a deadline or a broken connection it is not known: events that are
+    sent again are stored again, for they have no numbers. A call takes at most
+    10,000 events and about 1 MiB.
     """
     GetDeviceStatus: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeviceStatusRequest, _devices_pb2.DeviceStatusResponse]  # type: ignore[assignment]
     """What is known of one device: of its connection here, or else from the database."""
@@ -141,6 +149,10 @@ class DeviceStreamServicer(metaclass=_abc_1.ABCMeta):
         """Takes events in the place of a device. Answers when they are in the journal:
         what was answered survives a power cut and is stored once. An event that
         cannot be taken is named in `rejected`; the others are taken all the same.
+        UNAVAILABLE and INVALID_ARGUMENT of the node say that nothing was taken. After
+        UNKNOWN, a deadline or a broken connection it is not known: events that are
+        sent again are stored again, for they have no numbers. A call takes at most
+        10,000 events and about 1 MiB.
         """
 
     @_abc_1.abstractmethod

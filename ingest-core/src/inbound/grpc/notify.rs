@@ -79,33 +79,45 @@ async fn make_durable(node: &Arc<Node>, gathered: &Gathered) -> Result<(), Statu
         return Ok(());
     };
     let lane = node.lane(device);
-    let received_us = gathered.received_us;
     let queued = append(
         &lane,
         Source::Grpc,
-        received_us,
+        gathered.received_us,
         gathered.num_events,
         &gathered.events,
-    );
-    let durable = async {
-        let queued = queued?;
+    )
+    .map_err(refused)?;
+    // A task of its own: what became durable is told to those who watch, also when the caller has gone.
+    let (node, payload) = (Arc::clone(node), queued.payload);
+    let durable = tokio::spawn(async move {
         queued.ticket.await?;
-        node.live.events(&queued.payload, Outline::Mixed);
-        Ok(())
-    };
-    let Ok(outcome) = timeout(NOTIFY_TIMEOUT, durable).await else {
-        error!("events of a call are not durable in time; the caller is told that it is not known");
-        return Err(Status::unknown(
-            "the disk does not answer: it is not known whether the events were taken",
-        ));
-    };
-    outcome.map_err(|refusal| match refusal {
+        node.live.events(&payload, Outline::Mixed);
+        Ok::<_, AppendError>(())
+    });
+    match timeout(NOTIFY_TIMEOUT, durable).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        // What the journal gives back may have been written, and survives a crash that follows at once.
+        Ok(Ok(Err(refusal))) => Err(Status::unknown(format!(
+            "it is not known whether the events were taken: {refusal}"
+        ))),
+        Ok(Err(_)) | Err(_) => {
+            error!("whether events of a call are durable is not known in time");
+            Err(Status::unknown(
+                "it is not known whether the events were taken: the disk does not answer",
+            ))
+        }
+    }
+}
+
+/// Nothing of the call is in the journal.
+fn refused(refusal: AppendError) -> Status {
+    match refusal {
         AppendError::Full { .. } => Status::unavailable(format!("nothing was taken: {refusal}")),
         AppendError::TooLarge { .. } => Status::invalid_argument(refusal.to_string()),
-        AppendError::Poisoned | AppendError::Closed => {
-            Status::unavailable("this node takes nothing any more: try another, or again later")
-        }
-    })
+        AppendError::Poisoned | AppendError::Closed => Status::unavailable(
+            "nothing was taken: this node takes nothing any more, try another, or again later",
+        ),
+    }
 }
 
 fn answer(node: &Node, gathered: &Gathered) -> wire::NotifyEventsResponse {
