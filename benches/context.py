@@ -33,6 +33,8 @@ class Context:
     seconds: int
     # Seconds of the long run of the sustained scenario; 0 leaves it out.
     soak_seconds: int
+    # Events of the long history.
+    history_events: int
     is_quick: bool
     files_max: int
     timescale_url: str | None

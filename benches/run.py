@@ -16,7 +16,7 @@ from benches import machine
 from benches.context import Context
 from benches.loadgen import ROOT, Loadgen, LoadgenFailed, build
 from benches.report import CheckFailed, NotMeasured, Result, show
-from benches.scenarios import ack_latency, columnstore, control_plane, cpu, deploy, memory, restart, sustained
+from benches.scenarios import ack_latency, columnstore, control_plane, cpu, deploy, history, memory, restart, sustained
 from benches.stack import running
 
 SCENARIOS: dict[str, Callable[[Context], Result]] = {
@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     cpu.NAME: cpu.measure,
     control_plane.NAME: control_plane.measure,
     deploy.NAME: deploy.measure,
+    history.NAME: history.measure,
 }
 RESULTS = ROOT / "benches" / "results"
 
@@ -75,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--soak-seconds", type=int, default=None, help="seconds of each long run (600); 0 leaves it out"
     )
+    parser.add_argument("--history-events", type=int, default=None, help="events of the long history (100 000 000)")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="this scenario; may be repeated")
     parser.add_argument("--data-root", type=Path, default=None, help="where data directories are made; on a real disk")
     parser.add_argument("--profile", action="store_true", help="sample the ingest process with perf")
@@ -95,6 +97,7 @@ def _context(options: argparse.Namespace, loadgen: Loadgen, data_root: Path, pro
         rounds=chosen("rounds", 1, 5),
         seconds=chosen("seconds", 3, 20),
         soak_seconds=chosen("soak_seconds", 0, 600),
+        history_events=chosen("history_events", 300_000, 100_000_000),
         is_quick=quick,
         files_max=machine.allow_many_files(),
         timescale_url=os.environ.get("HSE_TEST_TIMESCALE_URL") or None,
@@ -121,7 +124,9 @@ def _database_facts(context: Context) -> dict[str, str]:
 
 def _shown(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        name: value for name, value in vars(options).items() if name in ("quick", "rounds", "seconds", "soak_seconds")
+        name: value
+        for name, value in vars(options).items()
+        if name in ("quick", "rounds", "seconds", "soak_seconds", "history_events")
     }
 
 

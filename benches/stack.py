@@ -72,7 +72,7 @@ class Stack:
     def empty_events(self) -> None:
         """Empty the event tables and start from a checkpoint, so that every variant finds the same database."""
         with self.connect() as connection:
-            tables = ["device_events", "event_outbox", "dead_letters"]
+            tables = ["device_events", "event_outbox", "dead_letters", "late_hours"]
             if connection.execute("select to_regclass('rollup_dirty')").fetchone() != (None,):
                 tables.append("rollup_dirty")
             _truncate(connection, tables)

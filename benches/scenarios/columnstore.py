@@ -25,7 +25,7 @@ def measure(context: Context) -> Result:
     if context.timescale_url is None:
         raise NotMeasured("HSE_TEST_TIMESCALE_URL is not set: there is no TimescaleDB to measure")
     rounds = []
-    with _own_database(context.timescale_url) as url:
+    with own_database(context.timescale_url) as url:
         environment = {"HSE_DATABASE_URL": url, "HSE_DIRECT_COLUMNSTORE": "true"}
         with running(context.data_root, environment) as stack, context.task(NAME, 4 * context.rounds) as steps:
             facts = stack.database_facts()
@@ -76,7 +76,8 @@ def _check_columnstore(stack: Stack) -> None:
 
 
 @contextmanager
-def _own_database(url: str) -> Iterator[str]:
+def own_database(url: str) -> Iterator[str]:
+    """Make a database on the server of `url`; drop it afterwards."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"drop database if exists {DATABASE} with (force)")
         connection.execute(f"create database {DATABASE}")
