@@ -11,10 +11,13 @@ from hse.domain.telemetry.ports import PartsQuery
 
 UUIDS, TEXTS, TIMES = ARRAY(sa.Uuid()), ARRAY(sa.Text()), ARRAY(Timestamptz)
 
-# One snapshot for all of it: what has marked no late hour in it is in `snapshot`, or comes after it.
+# The planner expects a few rows where a year by days reads a hundred thousand, and would sort them on disk: for the rest of the
+# transaction it is told to group in memory. One snapshot for all else: what has marked no late hour in it is in `snapshot`, or
+# comes after it.
 MOMENT = sa.text(
     "select stands.hours_until, stands.days_until, stands.kept_from, stands.snapshot, late.device_id, late.hours, late.marked_by"
-    "  from history_state() stands left join ("
+    "  from history_state() stands cross join set_config('work_mem', '32MB', true) memory"
+    " cross join set_config('enable_sort', 'off', true) grouping_in_memory left join ("
     "       select device_id, range_agg(tstzrange(bucket, bucket + interval '1 hour')) as hours,"
     "              array_agg(distinct marked_by) as marked_by"
     "         from named_late_hours"
