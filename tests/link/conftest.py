@@ -91,18 +91,19 @@ class Site:
             "update device_command_queues set claimed_until = now() - interval '1 s', due_at = now() - interval '1 s'"
         )
 
-    def event(self, device_id: UUID, metadata: dict[str, Any], time: datetime) -> "Event":
+    def event(self, device_id: UUID, metadata: dict[str, Any], time: datetime, source: str | None = "core") -> "Event":
         """An answer that came through the journal."""
-        return Event(device_id, time, metadata)
+        return Event(device_id, time, metadata, source)
 
 
 class Event:
     """A row of the outbox."""
 
-    def __init__(self, device_id: UUID, time: datetime, metadata: dict[str, Any]) -> None:
+    def __init__(self, device_id: UUID, time: datetime, metadata: dict[str, Any], source: str | None) -> None:
         self.device_id = device_id
         self.time = time
         self.metadata = metadata
+        self.source = source
 
 
 @pytest.fixture

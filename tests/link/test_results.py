@@ -52,6 +52,21 @@ def answer(engine: sa.Engine, site: Site, device_id: UUID, **metadata: Any) -> N
         apply_command_results(connection, [site.event(device_id, metadata, NOW)])
 
 
+@pytest.mark.parametrize("source", ["hdp", "grpc", None])
+def test_an_event_that_only_looks_like_an_answer_changes_nothing(
+    site: Site, engine: sa.Engine, source: str | None
+) -> None:
+    device = site.add_device()
+    sent = site.send(device)
+    hand_over(engine)
+    metadata = {"request_id": str(sent), "status": 0}
+    with engine.begin() as connection:
+        apply_command_results(connection, [site.event(device, metadata, NOW, source)])
+    assert site.states(sent) == ["queued"]
+    answer(engine, site, device, **metadata)
+    assert site.command(sent)["state"] == "succeeded"
+
+
 def test_an_answer_counts_once_and_only_from_the_device_that_was_asked(site: Site, engine: sa.Engine) -> None:
     device, other = site.add_device(), site.add_device()
     sent = site.send(device)

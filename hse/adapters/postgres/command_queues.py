@@ -251,6 +251,10 @@ def sweep_deadlines(connection: sa.Connection) -> list[Ended]:
     return apply_reports(connection, reports)
 
 
+# The source of events that the core itself says.
+CORE = "core"
+
+
 class ResultEvent(Protocol):
     """An event of the type `command_result`, as the outbox has it."""
 
@@ -266,13 +270,18 @@ class ResultEvent(Protocol):
     def metadata(self) -> Mapping[str, Any]:
         """What: `request_id`, `status`, and perhaps `message` and `data`."""
 
+    @property
+    def source(self) -> str | None:
+        """Who says so: `core`, or else somebody who may not."""
+
 
 def apply_command_results(connection: sa.Connection, events: Sequence[ResultEvent]) -> None:
     """Apply devices' answers that came through the journal, any number of times: the first one of a device counts.
 
-    What names no command, or another device's, changes nothing.
+    What names no command, or another device's, changes nothing; nor does what a device or a service reported as an event of
+    this type: an answer is the core's word.
     """
-    found = [result_of(event.device_id, event.time, event.metadata) for event in events]
+    found = [result_of(event.device_id, event.time, event.metadata) for event in events if event.source == CORE]
     apply_reports(connection, [one for one in found if one is not None])
 
 
