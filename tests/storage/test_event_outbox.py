@@ -181,7 +181,7 @@ def test_after_the_last_attempt_an_event_is_parked_with_its_reason(
 
 
 def test_the_worker_tells_how_much_waits_and_what_became_of_the_rest(engine: sa.Engine) -> None:
-    fill(engine, 3)
+    fill(engine, 3, devices=[uuid4()])
     worker, metrics = dispatcher(engine), WorkerMetrics()
     metrics.read_outbox(worker.counts.outcomes, worker.counts.sizes)
     worker.dispatch_batch()
