@@ -15,6 +15,7 @@ from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import NewCore
 from tests.faults.core import Core
 from tests.faults.database import Database
+from tests.faults.ways import Way
 from tests.faults.wire import Credentials, Form, Message, Peer
 from tests.grpc.caller import Caller, Heard
 
@@ -57,11 +58,12 @@ async def received(peer: Peer) -> Message:
     return message
 
 
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
 @pytest.mark.parametrize("form", ["frames", "json"])
 async def test_a_command_reaches_its_device_and_the_result_its_caller(
-    shared_core: Core, caller: Caller, device: Credentials, database: Database, form: Form
+    shared_core: Core, caller: Caller, device: Credentials, database: Database, form: Form, transport: str
 ) -> None:
-    peer = await Peer.join(shared_core.port, device, form=form)
+    peer = await Way(shared_core, form, transport).join(device)
     params = Struct()
     params.update({"floor": 3, "level": 0.5, "names": ["a"], "deep": {"b": True}})
     deadline_us = int(time.time() + 60) * 1_000_000
