@@ -32,6 +32,7 @@ IdempotencyKey = Annotated[
     HeaderParameter(
         name="Idempotency-Key",
         description="A name for this request. Sent again with the same one, it is answered again and not done again; for 24 h.",
+        min_length=1,
         max_length=200,
     ),
 ]

@@ -26,7 +26,8 @@ from hse.api.limits import RateLimits, RequestLimits
 from hse.api.live import live_streams, running
 from hse.api.metrics import Metrics, metrics_handler
 from hse.api.openapi import openapi_config
-from hse.api.paging import provide_page
+from hse.api.options import AllowedMethods
+from hse.api.paging import provide_page, refuse_lax
 from hse.api.problems import EXCEPTION_HANDLERS
 from hse.api.requests import RequestLog
 from hse.api.rest import (
@@ -108,7 +109,7 @@ def create_app(parts: Parts) -> Litestar:
         logging_config=None,
     )
     # Around everything, so that a refusal, and the answer to a path that does not exist, has its headers, too.
-    app.asgi_handler = RequestContext(parts.tokens)(RequestLog(metrics)(app.asgi_handler))
+    app.asgi_handler = RequestContext(parts.tokens)(RequestLog(metrics)(AllowedMethods(app)(app.asgi_handler)))
     return app
 
 
@@ -141,6 +142,7 @@ def rest_router() -> Router:
             "page": Provide(provide_page),
             "version": Provide(provide_version),
         },
+        before_request=refuse_lax,
         after_request=add_etag,
     )
 

@@ -7,13 +7,15 @@ import msgspec
 # Control characters are no part of a name; NUL cannot be stored at all.
 # Python's $ lets a newline stand behind it, which the lookahead refuses; elsewhere it says nothing new.
 LINE = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+# \s means more to Python, and another character to JavaScript, whose patterns the document holds: here it is the same for both.
+NO_SPACE = r"[^@\s\x00-\x1f\x7f-\x9f\ufeff]"
 TEXT = r"^[^\x00]*$"
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=LINE, examples=["North tower"])]
 Email = Annotated[
     str,
     msgspec.Meta(
-        min_length=3, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$(?!\n)", examples=["ana@example.com"]
+        min_length=3, max_length=254, pattern=rf"^{NO_SPACE}+@{NO_SPACE}+$(?!\n)", examples=["ana@example.com"]
     ),
 ]
 PersonName = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=LINE, examples=["Ana"])]

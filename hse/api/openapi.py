@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
@@ -19,12 +19,14 @@ from litestar.routes import HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
 import hse.domain
-from hse.api.openapi_forms import add_examples, tidy
+from hse.api.bodies import Body
+from hse.api.openapi_forms import add_examples, complete_body, tidy
 from hse.api.problems import CODE_OF_STATUS, DEFECT_CODE, PROBLEM_MEDIA_TYPE, STATUS_OF_KIND
 from hse.api.security import ACCESS_COOKIE
 from hse.domain.errors import DomainError
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 DESCRIPTION = """
 The control plane of a smart-building operator: who exists, and who may do what.
@@ -135,6 +137,9 @@ def document_of(app: Litestar) -> Document:
     for path, method, handler in handlers(app):
         _complete(document, document["paths"][path][method.lower()], handler)
     tidied: Document = tidy(document)
+    for body in _subclasses(Body):
+        if (schema := tidied["components"]["schemas"].get(body.__name__)) is not None:
+            complete_body(schema, body)
     add_examples(tidied)
     return tidied
 
@@ -154,12 +159,15 @@ def codes() -> dict[str, tuple[int, str]]:
     found[DEFECT_CODE] = (500, "Something went wrong here: report it with the correlation id.")
     for module in pkgutil.walk_packages(hse.domain.__path__, "hse.domain."):
         importlib.import_module(module.name)
-    waiting = list(DomainError.__subclasses__())
-    while waiting:
-        error = waiting.pop()
-        waiting += error.__subclasses__()
+    for error in _subclasses(DomainError):
         found[error.code] = (STATUS_OF_KIND[error.kind], " ".join((error.__doc__ or "").split()))
     return dict(sorted(found.items()))
+
+
+def _subclasses(cls: type[T]) -> Iterator[type[T]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def problem_schema() -> Document:
@@ -207,7 +215,13 @@ def _complete(document: Document, operation: Document, handler: HTTPRouteHandler
             del responses[status]
     for status in sorted({*refusals(operation, handler), *handler.opt.get("refusals", ())}):
         responses[str(status)] = {"$ref": f"#/components/responses/Refused{status}"}
+    body = handler.parsed_fn_signature.parameters.get("data")
+    if body is not None and body.has_default:
+        operation["requestBody"]["required"] = False
     for status, response in responses.items():
+        if status == "204":
+            # The framework says that there is a body, and that it is null.
+            response.pop("content", None)
         if status == "200" and _has_version(document, response):
             response.setdefault("headers", {})["ETag"] = {
                 "description": "The version; send it as `If-Match` with a change.",
@@ -221,15 +235,18 @@ def refusals(operation: Document, handler: HTTPRouteHandler) -> set[int]:
         return set()
     parameters = operation.get("parameters", [])
     found = {429, 503}
+    is_change = bool(handler.http_methods & {"POST", "PUT", "PATCH", "DELETE"})
     if not handler.opt.get("is_public"):
-        found |= {401, 403}
+        found |= {401}
+    if is_change or not handler.opt.get("is_public"):
+        found |= {403}
     if any(parameter["in"] == "path" for parameter in parameters):
         found |= {404}
     if parameters or "requestBody" in operation:
         found |= {422}
     if "requestBody" in operation:
         found |= {400, 404, 413}
-    if handler.http_methods & {"POST", "PUT", "PATCH", "DELETE"}:
+    if is_change:
         found |= {409}
     if any(parameter["name"] == "If-Match" for parameter in parameters):
         found |= {412}

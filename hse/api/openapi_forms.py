@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import msgspec
+
 Schema = dict[str, Any]
 
 PAGE_NAME = re.compile(r"Page_(?:[a-z_]+\.)*([A-Za-z]+)_")
@@ -29,18 +31,23 @@ def tidy(node: Any) -> Any:
     return _flat(tidied)
 
 
+def complete_body(schema: Schema, body: type[msgspec.Struct]) -> None:
+    """Add what the framework does not see: that unknown fields are refused, and what the items of a list must be."""
+    # Unknown fields are refused, so that a misspelt one is not silently left out.
+    schema["additionalProperties"] = False
+    exact = msgspec.json.schema(body)["$defs"][body.__name__]["properties"]
+    for name, shown in schema.get("properties", {}).items():
+        if shown.get("items") == {"type": "string"}:
+            shown["items"] = {**exact[name]["items"]}
+
+
 def add_examples(document: Schema) -> None:
     """Give every body of a request an example that has the form of the operation."""
     schemas = document["components"]["schemas"]
     for item in document["paths"].values():
         for operation in item.values():
             for media_type in operation.get("requestBody", {}).get("content", {}).values():
-                schema = media_type.get("schema", {})
-                for one in schema.get("oneOf", [schema]):
-                    if "$ref" in one:
-                        # Unknown fields are refused, so that a misspelt one is not silently left out.
-                        schemas[one["$ref"].rsplit("/", 1)[-1]]["additionalProperties"] = False
-                media_type.setdefault("example", example_of(schema, schemas))
+                media_type.setdefault("example", example_of(media_type.get("schema", {}), schemas))
 
 
 def example_of(schema: Schema, schemas: Schema, depth: int = 0) -> Any:

@@ -113,7 +113,10 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     if status >= 500 and status != 503:
         return on_unexpected(request, error)
     code = CODE_OF_STATUS.get(status, "request.refused")
-    return problem(status, code, error.detail, request)
+    refusal = problem(status, code, error.detail, request)
+    # Such as Allow, which says what could be asked instead.
+    refusal.headers.update(error.headers or {})
+    return refusal
 
 
 def is_contention(error: Exception) -> bool:

@@ -294,3 +294,35 @@ async def test_without_its_database_it_is_not_ready_and_lives(parts: Parts, worl
         answer = await api.get("/health/readiness")
         assert (answer.status_code, answer.json()["database"]) == (503, "away")
         assert (await api.get("/health/liveness")).status_code == 200
+
+
+# --- what can be asked ---
+
+
+async def test_a_path_names_all_its_methods(api: Client, world: World) -> None:
+    path, headers = f"/api/v1/areas/{world.tenant.sites[0].area_id}", world.chief.headers
+    methods = {"GET", "PATCH", "DELETE", "OPTIONS"}
+    asked = await api.options(path, headers=headers)
+    assert (asked.status_code, set(asked.headers["allow"].split(", "))) == (204, methods)
+    refused = await api.put(path, headers=headers)
+    problem_of(refused, 405, "request.method-not-allowed")
+    assert set(refused.headers["allow"].split(", ")) == methods
+
+
+async def test_an_empty_idempotency_key_is_none(api: Client, world: World) -> None:
+    headers = {**world.chief.headers, "Idempotency-Key": ""}
+    path = f"/api/v1/devices/{world.tenant.sites[0].device_id}/token"
+    problem_of(await api.post(path, headers=headers), 422, "request.invalid")
+
+
+async def test_null_is_no_filter_and_a_number_no_time(api: Client, world: World) -> None:
+    for name in ("organization_id", "is_active"):
+        refused = await api.get(f"/api/v1/establishments?{name}=null", headers=world.chief.headers)
+        assert problem_of(refused, 422, "request.invalid")["field"] == name
+    for name in ("from", "to"):
+        for value in ("Null", "0.5"):
+            refused = await api.get(f"/api/v1/audit-entries?{name}={value}", headers=world.chief.headers)
+            assert problem_of(refused, 422, "request.invalid")["field"] == name
+    # A text can be anything.
+    found = await api.get("/api/v1/establishments?q=null", headers=world.chief.headers)
+    assert found.json()["items"] == []

@@ -43,7 +43,7 @@ class Continuation(Body):
     refresh_token: OpaqueToken | None = None
 
 
-@post("/login", status_code=200, opt={"is_public": True})
+@post("/login", status_code=200, opt={"is_public": True, "refusals": (401,)})
 async def log_in(
     request: Request[Any, Any, Any], entrance: Entrances, data: JSONBody[Credentials]
 ) -> Response[SignedIn]:
@@ -59,7 +59,7 @@ async def log_in(
     return signed_in(entrance.keeping, opened, in_cookies=data.in_cookies)
 
 
-@post("/refresh", status_code=200, opt={"is_public": True})
+@post("/refresh", status_code=200, opt={"is_public": True, "refusals": (401,)})
 async def refresh(
     request: Request[Any, Any, Any], entrance: Entrances, data: JSONBody[Continuation | None] = None
 ) -> Response[SignedIn]:
