@@ -1,6 +1,8 @@
 """Answers that come through the journal, and reports in any order: only what fits changes a command."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from hse.adapters.dispatch.writer import InDatabase, Released, Writer
 from hse.adapters.postgres.command_queues import (
     RESULT_BYTES_MAX,
     ReportedCommand,
@@ -210,3 +213,25 @@ def test_nothing_happens_to_a_command_before_it_is_there_whatever_a_node_s_clock
         apply_reports(connection, [ReportedCommand(command_id=sent, device_id=device, report=early)])
     found = site.command(sent)
     assert found["sent_at"] == found["delivered_at"] == found["queued_at"]
+
+
+async def test_a_report_that_cannot_be_written_holds_up_no_other(site: Site, engine: sa.Engine) -> None:
+    device = site.add_device()
+    sent = [site.send(device) for _ in range(5)]
+    hand_over(engine)
+    ended: list[str] = []
+    with ThreadPoolExecutor(1) as executor:
+        database = InDatabase(engine, executor)
+        writer = Writer(database, WORKER, ended=lambda one: ended.append(one.state), look_again=lambda: None)
+        for number, one in enumerate(sent):
+            # Half a character, which no encoding has.
+            message = "\ud800" if number == 2 else "done"
+            report = Report(told=Told.ANSWERED, at=NOW, status=0, message=message)
+            writer.note(ReportedCommand(command_id=one, device_id=device, report=report))
+        writer.note(Released(device_id=device, were_connected=True))
+        writing = asyncio.create_task(writer.run())
+        await writer.settle()
+        writing.cancel()
+    assert site.states(*sent) == ["succeeded", "succeeded", "queued", "succeeded", "succeeded"]
+    assert ended == ["succeeded"] * 4
+    assert hand_over(engine) == {device: ["ping"]}, "it is in doubt, and tried again"

@@ -99,8 +99,8 @@ class CommandDispatcher:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop; then leave what is claimed to the others."""
         loops = [
-            self._listener.run(),
-            self._writer.run(),
+            for_ever("hearing of commands", self._listener.run, seconds=LOOK_SECONDS),
+            for_ever("writing what became of commands", self._writer.run, seconds=LOOK_SECONDS),
             for_ever("claiming commands", self._claim, seconds=0.0),
             for_ever("watching nodes", self._watch_nodes, seconds=NODES_SECONDS),
             for_ever("command deadlines", self._sweep, seconds=SWEEP_SECONDS),

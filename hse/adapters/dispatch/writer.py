@@ -97,13 +97,22 @@ class Writer:
                 self._notes.task_done()
 
     async def _write_until_done(self, batch: list[Note]) -> None:
+        """Write a batch: a database that is away is waited for, and what cannot be written is found by halving and dropped."""
         while True:
             try:
                 ended, is_more_due = await self._database.run(self._write, batch)
-            except sa.exc.DBAPIError as error:
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
                 logger.warning("what became of commands waits for the database: %s", type(error).__name__)
                 await asyncio.sleep(WAIT_SECONDS)
                 continue
+            except Exception:
+                if len(batch) == 1:
+                    logger.exception("what became of a command cannot be written")
+                    return
+                middle = len(batch) // 2
+                await self._write_until_done(batch[:middle])
+                await self._write_until_done(batch[middle:])
+                return
             for one in ended:
                 self._ended(one)
             if is_more_due:
