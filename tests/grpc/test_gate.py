@@ -90,6 +90,19 @@ async def test_a_caller_that_is_known_may_be_silent(shared_core: Core, caller: C
     assert (await caller.ask("GetNode", pb.NodeRequest())).name
 
 
+async def test_a_crowd_of_strangers_is_bounded_and_a_caller_that_is_known_is_served_all_the_same(
+    shared_core: Core, caller: Caller
+) -> None:
+    assert (await caller.ask("GetNode", pb.NodeRequest())).name
+    refused = shared_core.metric("grpc_refused_total")
+    crowd = [await asyncio.open_connection("127.0.0.1", shared_core.grpc_port) for _ in range(200)]
+    await until(lambda: shared_core.metric("grpc_refused_total") >= refused + 73, "who is too many is let go")
+    assert shared_core.metric("grpc_connections") <= 128
+    assert (await caller.ask("GetNode", pb.NodeRequest())).name
+    for _, writer in crowd:
+        writer.transport.abort()
+
+
 async def test_a_message_that_is_too_large_is_refused(caller: Caller, device: Credentials) -> None:
     events = [event(device.device_id, unit="x" * 20) for _ in range(80_000)]
     request = pb.NotifyEventsRequest(events=events)
