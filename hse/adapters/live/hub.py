@@ -163,7 +163,7 @@ class LiveHub:
             self._positions[heard.node] = (run, heard.number)
             self._position_text = None
         if heard.change is None:
-            if not heard.is_past:
+            if heard.num_missed != 0 and not heard.is_past:
                 self._miss(heard.num_missed)
             return
         self.num_changes += 1

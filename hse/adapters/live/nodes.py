@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class HeardNodes:
         self._gone_at: dict[str, float] = {}
         self._waiting: asyncio.Queue[Heard] = asyncio.Queue(WAITING_MAX)
         self._told: tuple[int, int] | None = None
+        self._began_us = int(time.time() * 1_000_000)
 
     async def run(self) -> None:
         """Follow the nodes until cancelled."""
@@ -111,13 +113,16 @@ class HeardNodes:
                 known = await self._ingest.call(node, lambda stub: stub.GetNode, pb.NodeRequest())
                 past_until = known.last_position if position is None else 0
                 position = await self._resume(name, known, position)
+                await self._waiting.put(Heard(node=name, run=known.run, number=position.number))
                 is_up = position.number >= past_until
                 if is_up:
                     await self._waiting.put(Heard(node=name, is_up=True))
                 async for change in self._ingest.changes(node, _request(position)):
                     wait = FIRST_WAIT_SECONDS
                     position = change.position
-                    heard = heard_of(name, change, is_past=not is_up and position.number <= past_until)
+                    # A node that comes up while there are streams is new with all that it tells.
+                    is_past = not is_up and change.received_us < self._began_us
+                    heard = heard_of(name, change, is_past=is_past)
                     if heard is not None:
                         await self._waiting.put(heard)
                     if not is_up and position.number >= past_until:
