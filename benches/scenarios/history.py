@@ -7,6 +7,7 @@ people look at the same charts, each of which asks again every few seconds, and 
 With HSE_TEST_TIMESCALE_URL the whole is done for both forms of storage.
 """
 
+import secrets
 import statistics
 import time
 import urllib.parse
@@ -36,6 +37,7 @@ MANY_EVENTS = 10_000_000
 # What a request is repeated for.
 REPEATS = 40
 VIEWERS, REFRESHES, REFRESH_SECONDS = 5, 12, 10
+API_LOGIN = "hse_bench_api"
 COPY = "copy device_events (time, device_id, event_type, value, unit, source) {} (format binary)"
 ONE_DAY = (
     "select cast(%(day)s as timestamptz) + n * (interval '1 day' / cast(%(count)s as integer)), id, 'power',"
@@ -62,7 +64,7 @@ def measure(context: Context) -> Result:
                     "HSE_RATE_LIMIT_USER_PER_MINUTE": "100000000",
                 }
                 if url is not None:
-                    environment["HSE_DATABASE_URL"] = url
+                    environment |= {"HSE_DATABASE_URL": url, "HSE_API_DATABASE_URL": _api_login(url)}
                 with running(context.data_root, environment) as stack:
                     one = _measure_form(stack, steps, form, context.history_events)
             rounds.append(one)
@@ -178,6 +180,20 @@ def _seed(stack: Stack, num_devices: int) -> tuple[UUID, UUID]:
             [session_id, user_id],
         )
     return session_id, user_id
+
+
+def _api_login(url: str) -> str:
+    """See to it that the server has a login for the api, which no superuser may be; returns the database as it signs in."""
+    parts = urllib.parse.urlsplit(url)
+    password = secrets.token_urlsafe(24)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for role in ("hse_api", API_LOGIN):
+            if connection.execute("select from pg_roles where rolname = %s", [role]).fetchone() is None:
+                connection.execute(f"create role {role} nologin")
+        connection.execute(f"alter role {API_LOGIN} login noinherit password '{password}'")
+        connection.execute(f"grant hse_api to {API_LOGIN}")
+    address = f"{API_LOGIN}:{password}@{parts.hostname}:{parts.port}"
+    return urllib.parse.urlunsplit(parts._replace(netloc=address))
 
 
 def _load(stack: Stack, today: datetime, num_days: int, num_events: int) -> int:
