@@ -11,7 +11,7 @@ from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind, Forbidden, Invalid, NotFound
 from hse.domain.identity.ports import IdentityWork
-from hse.domain.identity.users import person_within_act
+from hse.domain.identity.users import person_to_see_to, person_within_act
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import EVERYWHERE, NOT_FOR_KEYS, Actor, Reach
 from hse.domain.work import UNCHANGED, Unchanged, changes_of
@@ -159,7 +159,7 @@ async def change_api_key(
 
     Raises `NotFound`, `Forbidden`, `NotForKeys`, `ApiKeyNotYours`, `ApiKeyRevoked`, `Invalid`, `Stale`.
     """
-    before = await api_key(work, api_key_id)
+    before = await _key_to_change(work, api_key_id)
     if before.user_id != work.actor.user_id:
         raise ApiKeyNotYours
     work.actor.require("create_api_key")
@@ -191,7 +191,7 @@ async def api_keys_of(work: ApiKeysWork, user_id: UUID, query: PageQuery) -> Pag
     actor = work.actor
     if user_id == actor.user_id:
         return await own_api_keys(work, query)
-    person = await person_within_act(work, user_id, act=ACTION)
+    person = await person_to_see_to(work, user_id, act=ACTION)
     return await work.api_keys.page(actor.reach(ACTION), _of(query, person.id))
 
 
@@ -209,6 +209,14 @@ async def api_key(work: ApiKeysWork, api_key_id: UUID) -> ApiKey:
         # Who may not see somebody is not told that he has a key.
         if await work.users.find(found.user_id, actor.reach("read_user")) is None:
             raise NotFound("api_key", api_key_id)
+        await person_to_see_to(work, found.user_id, act=ACTION)
+    return found
+
+
+async def _key_to_change(work: ApiKeysWork, api_key_id: UUID) -> ApiKey:
+    """The same, for who changes it: its owner, when that is another, stays until then as he is."""
+    found = await api_key(work, api_key_id)
+    if found.user_id != work.actor.user_id:
         await person_within_act(work, found.user_id, act=ACTION)
     return found
 
@@ -218,7 +226,7 @@ async def revoke_api_key(work: ApiKeysWork, api_key_id: UUID) -> None:
 
     Raises `NotFound`, `Forbidden`, `NotForKeys`, `AboveYou`, `BeyondYourEstablishments`.
     """
-    found = await api_key(work, api_key_id)
+    found = await _key_to_change(work, api_key_id)
     if found.revoked_at is None:
         await work.api_keys.revoke(found, work.now)
 

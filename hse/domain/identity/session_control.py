@@ -8,7 +8,7 @@ from uuid import UUID
 from hse.domain.errors import NotFound
 from hse.domain.identity.own import OwnWork, SessionNeeded
 from hse.domain.identity.ports import IdentityWork
-from hse.domain.identity.users import person_within_act
+from hse.domain.identity.users import person_to_see_to, person_within_act
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import EVERYWHERE, Reach
 from hse.domain.work import Record
@@ -57,7 +57,7 @@ async def own_sessions(work: SessionsWork, query: PageQuery) -> Page[Session]:
 
 async def sessions_of(work: SessionsWork, user_id: UUID, query: PageQuery) -> Page[Session]:
     """A page of somebody's sessions. Raises `NotFound`, `Forbidden`, `AboveYou`, `BeyondYourEstablishments`, `Invalid`."""
-    person = await person_within_act(work, user_id, act=ACTION)
+    person = await person_to_see_to(work, user_id, act=ACTION)
     return await work.sessions.page(work.actor.reach(ACTION), replace(query, filters={"user_id": person.id}))
 
 

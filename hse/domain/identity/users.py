@@ -186,6 +186,11 @@ async def person_within_act(work: IdentityWork, user_id: UUID, *, act: str) -> U
     Raises `NotFound`, `Forbidden`, `AboveYou`, `BeyondYourEstablishments`.
     """
     await work.users.lock(user_id)
+    return await person_to_see_to(work, user_id, act=act)
+
+
+async def person_to_see_to(work: IdentityWork, user_id: UUID, *, act: str) -> User:
+    """The same person, for who only reads what belongs to him: not locked."""
     person = await within_act(work, work.users, user_id, see="read_user", act=act)
     check_not_above(work.actor, "user", person.hierarchy)
     check_within_establishments(
