@@ -13,19 +13,17 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+
+from hse.adapters.redis import SharedConnection
 
 ANSWER_SECONDS_MAX = 0.1
 AWAY_SECONDS = 5.0
-CONNECTIONS_MAX = 32
 # What is kept in one process: the oldest makes room, so that a flood of addresses costs memory only up to here.
 LOCAL_LIMITS_MAX = 100_000
 # One hash slot for all, so that a cluster can run the script on several of them.
@@ -58,6 +56,7 @@ for i, key in ipairs(KEYS) do
 end
 return answers
 """
+TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 
 logger = structlog.get_logger(__name__)
 
@@ -173,17 +172,7 @@ class RedisRateLimiter:
     """Counts in Redis, and in this process while Redis is away."""
 
     def __init__(self, redis_url: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        # An answer that did not come in time is not asked for again: the taking may have been done.
-        pool = BlockingConnectionPool.from_url(
-            redis_url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=ANSWER_SECONDS_MAX,
-            socket_timeout=ANSWER_SECONDS_MAX,
-            socket_connect_timeout=ANSWER_SECONDS_MAX,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = Redis.from_pool(pool)
-        self._script = self._redis.register_script(TAKE)
+        self._redis = SharedConnection(redis_url, connect_seconds_max=ANSWER_SECONDS_MAX)
         self._now = now
         self._local = LocalRateLimiter(now)
         self._away_until: float | None = None
@@ -211,18 +200,17 @@ class RedisRateLimiter:
     async def forget(self, *limits: Limit) -> None:
         """Give back what was taken."""
         await self._local.forget(*limits)
-        await self._guarded(lambda: self._redis.delete(*(limit.key for limit in limits)))
+        await self._guarded(self._redis.call, "DEL", *(limit.key for limit in limits))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._redis.close()
 
     async def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> tuple[Verdict, ...] | None:
-        keys = [limit.key for limit in limits]
-        arguments: list[str | int] = ["1" if is_taking else "0"]
+        arguments: list[str | int] = [len(limits), *(limit.key for limit in limits), 1 if is_taking else 0]
         for limit in limits:
             arguments += [limit.requests, round(limit.seconds * 1_000_000)]
-        answer = await self._guarded(lambda: self._script(keys=keys, args=arguments))
+        answer = await self._guarded(self._run_script, *arguments)
         if answer is None:
             return None
         return tuple(
@@ -238,7 +226,15 @@ class RedisRateLimiter:
             )
         )
 
-    async def _guarded(self, call: Callable[[], Any]) -> Any:
+    async def _run_script(self, *arguments: str | int) -> Any:
+        try:
+            return await self._redis.call("EVALSHA", TAKE_SHA, *arguments)
+        except ResponseError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+            return await self._redis.call("EVAL", TAKE, *arguments)
+
+    async def _guarded(self, call: Callable[..., Awaitable[Any]], *arguments: str | int) -> Any:
         """What Redis answers; None while it is away."""
         if self._away_until is not None:
             if self._now() < self._away_until:
@@ -247,8 +243,9 @@ class RedisRateLimiter:
             self._away_until = self._now() + AWAY_SECONDS
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                answer = await call()
+                answer = await call(*arguments)
         except (RedisError, OSError, TimeoutError) as error:
+            self._redis.drop()
             if self._away_until is None:
                 logger.warning("redis does not answer: limits are counted in this process", error=type(error).__name__)
             self._away_until = self._now() + AWAY_SECONDS
