@@ -33,6 +33,7 @@ class Stack:
     data_dir: Path
     up_pid: int
     database_url: str
+    redis_url: str
     ports: Mapping[str, int]
 
     @property
@@ -165,7 +166,11 @@ def _published(process: subprocess.Popen[str], data_dir: Path) -> Stack:
         raise CheckFailed(f"`hse up` ended with {process.returncode} before it was ready: {said}")
     published: dict[str, Any] = json.loads(line)
     return Stack(
-        data_dir=data_dir, up_pid=process.pid, database_url=published["database_url"], ports=published["ports"]
+        data_dir=data_dir,
+        up_pid=process.pid,
+        database_url=published["database_url"],
+        redis_url=published["redis_url"],
+        ports=published["ports"],
     )
 
 

@@ -1,8 +1,10 @@
 """An authenticated list of 20 devices, beside the same SQL and the same bytes served with FastAPI and uvicorn.
 
-Both are one process, both look the actor up and scope the rows by the same statements in one transaction, on the same database;
-they take turns within each round. What the permission check costs is measured apart, without HTTP: a transaction that looks its
-actor up and sets his scope, beside one that asks for nothing.
+All are one process, all look the actor up and scope the rows by the same statements in one transaction, on the same database;
+they take turns within each round. FastAPI runs twice: once with nothing but the token, the SQL and the bytes, and once with what
+`hse api` does beside that for each request (limits counted in Redis, headers, numbers, a line in the log). Processor time is
+that of the processes while they are asked. What the permission check costs is measured apart, without HTTP: a transaction that
+looks its actor up and sets his scope, beside one that asks for nothing.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,6 +26,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from benches.context import Context
+from benches.counters import cpu_of, cpu_of_tree
 from benches.report import NotMeasured, Result, Wanted, check, figure_of
 from benches.stack import Stack, running, wait_until
 from hse.adapters.postgres.database import Database
@@ -48,6 +52,17 @@ SQL = (
 )
 
 
+TITLES = {"hse": "HSE", "fastapi": "FastAPI", "bare": "FastAPI without limits, headers, log"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A list of devices, and the process that serves it."""
+
+    url: str
+    pid: int
+
+
 def measure(context: Context) -> Result:
     """Measure all rounds."""
     if shutil.which("wrk") is None:
@@ -55,35 +70,59 @@ def measure(context: Context) -> Result:
     rounds = []
     # No limit on requests: what is measured is the request, not the limit.
     unlimited = {"HSE_RATE_LIMIT_ADDRESS_PER_MINUTE": "100000000", "HSE_RATE_LIMIT_USER_PER_MINUTE": "100000000"}
-    with running(context.data_root, unlimited) as stack, context.task(NAME, 3 * context.rounds) as steps:
+    with running(context.data_root, unlimited) as stack, context.task(NAME, 4 * context.rounds) as steps:
         session_id, user_id = _seed(stack)
         tokens = AccessTokens(_secret_key(stack))
 
         def token() -> str:
             return tokens.issue(user_id, session_id, datetime.now(UTC))
 
-        with _fastapi(stack) as peer:
-            ours = f"http://127.0.0.1:{stack.ports['api']}/api/v1/devices?limit={DEVICES_OF_CALLER}"
-            _check_same(ours, peer, token())
+        with _fastapi(stack) as bare, _fastapi(stack, has_duties=True) as dutiful:
+            own = Served(
+                url=f"http://127.0.0.1:{stack.ports['api']}/api/v1/devices?limit={DEVICES_OF_CALLER}",
+                pid=stack.pid("api"),
+            )
+            served = {"hse": own, "fastapi": dutiful, "bare": bare}
+            for peer in (bare, dutiful):
+                _check_same(own.url, peer.url, token())
             for number in range(context.rounds):
                 one: dict[str, Any] = {}
-                for name, url in (("hse", ours), ("fastapi", peer)):
+                for name, who in served.items():
                     steps.next(f"round {number + 1}: {name}")
-                    one |= {f"{name}_{key}": value for key, value in _wrk(url, token(), context.seconds).items()}
+                    figures = _measured(stack, who, token(), context.seconds)
+                    one |= {f"{name}_{key}": value for key, value in figures.items()}
                 steps.next(f"round {number + 1}: the permission")
                 one |= asyncio.run(_permission_cost(_api_url(stack), session_id))
-                one["ratio"] = one["hse_requests_per_s"] / one["fastapi_requests_per_s"]
-                one["p99_ratio"] = one["hse_p99_ms"] / one["fastapi_p99_ms"]
+                for name in ("fastapi", "bare"):
+                    one[f"{name}_ratio"] = one["hse_requests_per_s"] / one[f"{name}_requests_per_s"]
+                    one[f"{name}_p99_ratio"] = one["hse_p99_ms"] / one[f"{name}_p99_ms"]
                 rounds.append(one)
+    return _result(rounds)
+
+
+def _result(rounds: list[dict[str, Any]]) -> Result:
     return Result(
         scenario=NAME,
         figures=(
-            figure_of("HSE / FastAPI", "x", rounds, "ratio", Wanted(text=">= 1.5", at_least=1.5)),
-            figure_of("HSE", "requests/s", rounds, "hse_requests_per_s"),
-            figure_of("FastAPI", "requests/s", rounds, "fastapi_requests_per_s"),
-            figure_of("HSE p99", "ms", rounds, "hse_p99_ms"),
-            figure_of("FastAPI p99", "ms", rounds, "fastapi_p99_ms"),
-            figure_of("HSE p99 / FastAPI p99", "x", rounds, "p99_ratio"),
+            figure_of("HSE / FastAPI", "x", rounds, "fastapi_ratio", Wanted(text=">= 1.5", at_least=1.5)),
+            figure_of(
+                "HSE / FastAPI without limits, headers, log",
+                "x",
+                rounds,
+                "bare_ratio",
+                Wanted(text=">= 1.5", at_least=1.5),
+            ),
+            *(
+                figure
+                for name, title in TITLES.items()
+                for figure in (
+                    figure_of(title, "requests/s", rounds, f"{name}_requests_per_s"),
+                    figure_of(f"{title}, p99", "ms", rounds, f"{name}_p99_ms"),
+                    figure_of(f"{title}, its process", "ms/request", rounds, f"{name}_cpu_ms"),
+                    figure_of(f"{title}, PostgreSQL", "ms/request", rounds, f"{name}_postgres_cpu_ms"),
+                )
+            ),
+            figure_of("HSE p99 / FastAPI p99", "x", rounds, "fastapi_p99_ratio"),
             figure_of("a transaction that asks for nothing", "ms", rounds, "plain_ms"),
             figure_of("a transaction that looks its actor up", "ms", rounds, "entered_ms"),
             figure_of("the permission check", "ms", rounds, "permission_ms"),
@@ -143,8 +182,8 @@ def _api_url(stack: Stack) -> str:
 
 
 @contextmanager
-def _fastapi(stack: Stack) -> Iterator[str]:
-    """Run the peer; yields the URL of its list."""
+def _fastapi(stack: Stack, *, has_duties: bool = False) -> Iterator[Served]:
+    """Run the peer."""
     (port,) = free_ports(1)
     environment = {
         **os.environ,
@@ -153,12 +192,15 @@ def _fastapi(stack: Stack) -> Iterator[str]:
         "HSE_API_POOL_SIZE": str(POOL_SIZE),
         "HSE_BENCH_SQL": SQL,
     }
+    if has_duties:
+        environment["HSE_BENCH_REDIS_URL"] = stack.redis_url
+        environment["HSE_BENCH_LOG"] = str(stack.data_dir / "fastapi.log")
     command = [sys.executable, "-m", "uvicorn", "benches.peers.fastapi_devices:app", "--port", str(port)]
     process = subprocess.Popen([*command, "--no-access-log", "--log-level", "warning"], env=environment)
     try:
         url = f"http://127.0.0.1:{port}/api/v1/devices?limit={DEVICES_OF_CALLER}"
         wait_until(lambda: _answers(f"http://127.0.0.1:{port}/openapi.json"), "FastAPI answers", timeout_seconds=60)
-        yield url
+        yield Served(url=url, pid=process.pid)
     finally:
         process.terminate()
         process.wait(30)
@@ -187,6 +229,21 @@ def _check_same(ours: str, peer: str, token: str) -> None:
     check(abs(len(first) - len(second)) < len(first) * 0.05, f"answers differ: {len(first)} and {len(second)} bytes")
 
 
+def _measured(stack: Stack, who: Served, token: str, seconds: int) -> dict[str, float]:
+    """What a load finds, and the processor time that each request took in the process itself and in PostgreSQL."""
+    # Connections are opened and statements prepared before.
+    _wrk(who.url, token, 1)
+    postgres = stack.pid("postgres")
+    own_before, postgres_before = cpu_of(who.pid).total, cpu_of_tree(postgres)
+    found = _wrk(who.url, token, seconds)
+    own, others = cpu_of(who.pid).total - own_before, cpu_of_tree(postgres) - postgres_before
+    return {
+        **found,
+        "cpu_ms": own * 1e3 / found["requests"],
+        "postgres_cpu_ms": others * 1e3 / found["requests"],
+    }
+
+
 def _wrk(url: str, token: str, seconds: int) -> dict[str, float]:
     command = [
         "wrk",
@@ -201,10 +258,15 @@ def _wrk(url: str, token: str, seconds: int) -> dict[str, float]:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     check("Non-2xx" not in said, f"not every request was answered: {said}")
     rate, p99 = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
-    if rate is None or p99 is None:
+    requests = re.search(r"(\d+) requests in", said)
+    if rate is None or p99 is None or requests is None:
         raise NotMeasured(f"wrk said something else: {said}")
     scale = {"us": 1e-3, "ms": 1.0, "s": 1e3}[p99.group(2)]
-    return {"requests_per_s": float(rate.group(1)), "p99_ms": float(p99.group(1)) * scale}
+    return {
+        "requests": float(requests.group(1)),
+        "requests_per_s": float(rate.group(1)),
+        "p99_ms": float(p99.group(1)) * scale,
+    }
 
 
 async def _permission_cost(database_url: str, session_id: UUID) -> dict[str, float]:
