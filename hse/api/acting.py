@@ -68,10 +68,18 @@ class Acting:
     idempotency: Idempotency | None = None
 
     async def read(self, query: Callable[[PostgresWork], Awaitable[T]]) -> T:
-        """Run a query in a transaction of its own."""
+        """Run a query, each statement in a transaction of its own; it may be run again when its actor is changed meanwhile."""
+        return await self.database.read(self.principal, self.origin, datetime.now(UTC), query, self.admit)
+
+    async def read_as_one(self, query: Callable[[PostgresWork], Awaitable[T]]) -> T:
+        """Run a query whose statements need each other's transaction, such as those that read what the first one named."""
+        return await self.try_out(query)
+
+    async def try_out(self, command: Callable[[PostgresWork], Awaitable[T]]) -> T:
+        """Run a command in a transaction of its own and undo what it did."""
         async with self.database.work(self.principal, self.origin, datetime.now(UTC)) as work:
             await self.admit(work)
-            return await query(work)
+            return await command(work)
 
     async def run(self, command: Callable[[PostgresWork], Awaitable[T]], *, status: int = 200) -> T:
         """Run a command in a transaction of its own and keep what it did. Raises `Answered` when it was done before."""

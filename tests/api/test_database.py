@@ -26,12 +26,22 @@ async def test_a_request_after_a_restart_of_the_database_is_answered(api: Client
 
 
 async def test_a_database_that_has_no_connection_to_spare_is_a_503(app: Litestar, api: Client, world: World) -> None:
-    """Beyond the pool a request waits, and is then told to come back."""
-    held = [await app.state.database.engine.connect() for _ in range(5)]
+    """Beyond the pool a request waits, and is then told to come back: one that reads, and one that writes."""
+    engine, readers = app.state.database.engine, app.state.database.readers.pool
+    held = [await engine.connect() for _ in range(5)]
+    held_to_read = [(await readers.take())[0] for _ in range(5)]
+    site = world.tenant.sites[0]
     try:
-        response = await api.get("/api/v1/areas", headers=world.root.headers)
+        responses = await asyncio.gather(
+            api.get("/api/v1/areas", headers=world.root.headers),
+            api.patch(f"/api/v1/areas/{site.area_id}", headers=world.root.headers, json={"name": "Other"}),
+        )
     finally:
         for connection in held:
             await connection.close()
-    problem_of(response, 503, "service.unavailable")
-    assert response.headers["retry-after"]
+        for reader in held_to_read:
+            readers.give_back(reader)
+    for response in responses:
+        problem_of(response, 503, "service.unavailable")
+        assert response.headers["retry-after"]
+    assert (await api.get("/api/v1/areas", headers=world.root.headers)).status_code == 200

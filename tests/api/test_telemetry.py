@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from litestar import Litestar
 
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.sheets import BYTE_ORDER_MARK
@@ -164,12 +165,12 @@ async def test_a_download_holds_every_event_and_no_formula(api: Client, world: W
     assert len(typed.text.splitlines()) == 2
 
 
-async def test_a_download_ends_when_its_reader_may_read_no_more(api: Client, world: World) -> None:
+async def test_a_download_ends_when_its_reader_may_read_no_more(app: Litestar, api: Client, world: World) -> None:
     device = meter(world)
     report(world, *(Reading(time=START + n * timedelta(seconds=1), device_id=device, value=1.0) for n in range(4500)))
     url = f"/api/v1/devices/{device}/events.csv"
     params = {"from": START.strftime(Z), "to": (START + 3 * HOUR).strftime(Z)}
-    with counted() as statements:
+    with counted(app) as statements:
         await api.get(url, headers=world.user.headers, params=params)
     entered = [one for one in statements if "hse_enter_session" in one]
     # Three pages, and each of them asks who he is: a session that has ended in between reads no further.
@@ -244,11 +245,11 @@ async def test_graphql_reads_the_same_history(api: Client, world: World) -> None
         await refusal(api, world.custom, one, "permission.missing", id=str(device))
 
 
-async def test_the_states_of_many_devices_are_loaded_at_once(api: Client, world: World) -> None:
+async def test_the_states_of_many_devices_are_loaded_at_once(app: Litestar, api: Client, world: World) -> None:
     now = datetime.now(UTC)
     report(world, *(Reading(time=now, device_id=meter(world, n), value=float(n)) for n in range(2)))
     query = "{ devices(first: 50) { edges { node { id state { status isLive lastEvent { value } } } } } }"
-    with counted() as statements:
+    with counted(app) as statements:
         found = await data(api, world.chief, query)
     states = {UUID(edge["node"]["id"]): edge["node"]["state"] for edge in found["devices"]["edges"]}
     assert states == {

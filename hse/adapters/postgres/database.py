@@ -2,31 +2,36 @@
 
 Every connection works under the role `hse_api`, which row-level security binds. A transaction enters with a session or a key; the
 database looks the actor up, sets the scope for this transaction only, and returns him: authentication, the freshest permissions
-and the second lock in one round trip.
+and the second lock in one round trip. What only reads goes another way, on connections of its own that cannot write (`reading`).
 """
 
-import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
-from uuid import UUID
+from functools import partial
+from typing import Any, TypeVar, cast
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from hse.adapters.postgres.actors import Entered, entered, entering
 from hse.adapters.postgres.engine import psycopg_url
 from hse.adapters.postgres.entrance import PostgresEntranceWork
 from hse.adapters.postgres.mail import Outbox
 from hse.adapters.postgres.migrate import older_revisions
+from hse.adapters.postgres.pipeline import ConnectionPool, PipelinedConnection
+from hse.adapters.postgres.reading import ActorChanged, Readers, Reading
 from hse.adapters.postgres.work import Origin, PostgresWork
-from hse.domain.identity.principals import KeyPrincipal, Principal, SessionPrincipal, Unauthenticated
-from hse.domain.policy import Actor
+from hse.domain.errors import DomainError
+from hse.domain.identity.principals import Principal
 
 T = TypeVar("T")
+# What is run in a transaction.
+Query = Callable[[PostgresWork], Awaitable[T]]
 
 API_ROLE = "hse_api"
 CONNECT_TIMEOUT_SECONDS = 5
@@ -37,10 +42,6 @@ SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
 }
 
-ENTER_SESSION = sa.text("select * from hse_enter_session(:session_id)")
-ENTER_API_KEY = sa.text(
-    "select api_key_id, secret_hash, key_actions, requests_per_minute, (entered).* from hse_enter_api_key(:prefix)"
-)
 ENTER_AUTHENTICATION = sa.text("select hse_enter_authentication()")
 
 
@@ -59,24 +60,23 @@ class Condition:
     is_schema_older: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entered:
-    """The actor of a transaction, and how long it took to find him; `requests_per_minute` is the limit of the key he came with."""
-
-    actor: Actor
-    seconds: float
-    requests_per_minute: int | None = None
-
-
 class Database:
-    """The pool. Made inside the event loop that uses it, and closed there."""
+    """Two pools of `pool_size` connections: one to read through, one for the rest. Made and closed in the loop that uses them."""
 
     def __init__(self, database_url: str, *, pool_size: int, outbox: Outbox) -> None:
         self.engine = _create_engine(database_url, pool_size)
         self.outbox = outbox
+        self.readers = Readers(
+            ConnectionPool(
+                partial(_connect_to_read, self.engine.dialect.create_connect_args(psycopg_url(database_url))[1]),
+                size=pool_size,
+                wait_seconds_max=CONNECT_TIMEOUT_SECONDS,
+            )
+        )
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the pools."""
+        await self.readers.pool.close()
         await self.engine.dispose()
 
     async def examine(self) -> Condition:
@@ -92,17 +92,62 @@ class Database:
     def connections(self) -> dict[str, float]:
         """How many connections are used, and how many wait to be."""
         pool: Any = self.engine.pool
-        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
+        readers = self.readers.pool
+        return {"in_use": pool.checkedout() + readers.num_in_use, "idle": pool.checkedin() + readers.num_idle}
 
     @asynccontextmanager
     async def work(self, principal: Principal, origin: Origin, now: datetime) -> AsyncIterator[PostgresWork]:
         """One transaction of `principal`: committed by `PostgresWork.commit`, else rolled back. Raises `Unauthenticated`."""
         async with AsyncExitStack() as stack:
-            connection, entered = await self._begin(stack, lambda connection: enter(connection, principal))
-            work = PostgresWork(connection, entered.actor, origin, now, self.outbox)
-            work.requests_per_minute = entered.requests_per_minute
-            work.permission_seconds = entered.seconds
+            started = time.perf_counter()
+            connection, found = await self._begin(stack, lambda connection: enter(connection, principal))
+            work = PostgresWork(connection, found.actor, origin, now, self.outbox)
+            work.requests_per_minute = found.requests_per_minute
+            work.permission_seconds = time.perf_counter() - started
             yield work
+
+    async def read(self, principal: Principal, origin: Origin, now: datetime, query: Query[T], admit: Query[None]) -> T:
+        """Run a query for `principal`; `admit` is asked once it is known who that is. Raises `Unauthenticated`.
+
+        The query may be run more than once, when the actor is changed meanwhile, and only its last answer counts.
+        """
+        reading = self.readers.of_remembered(principal)
+        if reading is not None:
+            with suppress(ActorChanged):
+                return await self._read_as_remembered(reading, origin, now, query, admit)
+        with suppress(ActorChanged):
+            reading = await self.readers.of_actor(principal)
+            work = self._work_of(reading, origin, now)
+            await admit(work)
+            return await query(work)
+        # He is being changed all the time: one transaction for all statements.
+        async with self.work(principal, origin, now) as work:
+            await admit(work)
+            return await query(work)
+
+    async def _read_as_remembered(
+        self, reading: Reading, origin: Origin, now: datetime, query: Query[T], admit: Query[None]
+    ) -> T:
+        work = self._work_of(reading, origin, now)
+        try:
+            result = await query(work)
+        except DomainError:
+            # A refusal, too, must be one of the actor as he is.
+            await reading.confirm()
+            await admit(work)
+            raise
+        await reading.confirm()
+        work.permission_seconds = reading.seconds
+        await admit(work)
+        return result
+
+    def _work_of(self, reading: Reading, origin: Origin, now: datetime) -> PostgresWork:
+        # Of a connection, queries use nothing but `execute`, and what would write is refused by the database.
+        connection = cast("AsyncConnection", reading)
+        work = PostgresWork(connection, reading.entered.actor, origin, now, self.outbox)
+        work.requests_per_minute = reading.entered.requests_per_minute
+        work.permission_seconds = reading.seconds
+        return work
 
     @asynccontextmanager
     async def entrance(self, origin: Origin, now: datetime) -> AsyncIterator[PostgresEntranceWork]:
@@ -136,39 +181,27 @@ class Database:
 
 async def enter(connection: AsyncConnection, principal: Principal) -> Entered:
     """Give the transaction of `connection` its actor and his scope. Raises `Unauthenticated`."""
-    started = time.perf_counter()
-    match principal:
-        case SessionPrincipal(session_id=session_id):
-            row = (await connection.execute(ENTER_SESSION, {"session_id": session_id})).one_or_none()
-            if row is None:
-                raise Unauthenticated
-            return Entered(actor=_actor(row, session_id=session_id), seconds=time.perf_counter() - started)
-        case KeyPrincipal(prefix=prefix, secret_hash=secret_hash):
-            row = (await connection.execute(ENTER_API_KEY, {"prefix": prefix})).one_or_none()
-            if row is None or not hmac.compare_digest(row.secret_hash, secret_hash):
-                raise Unauthenticated
-            actor = _actor(row).limited_to(frozenset(row.key_actions), row.api_key_id)
-            seconds = time.perf_counter() - started
-            return Entered(actor=actor, seconds=seconds, requests_per_minute=row.requests_per_minute)
+    return entered(principal, (await connection.execute(*entering(principal))).one_or_none())
 
 
-def _actor(row: Any, session_id: UUID | None = None) -> Actor:
-    return Actor(
-        user_id=row.user_id,
-        email=row.email,
-        role_id=row.role_id,
-        hierarchy=row.hierarchy,
-        partner_company_id=row.partner_company_id,
-        organization_id=row.organization_id,
-        has_all_establishments=row.has_all_establishments,
-        actions=frozenset(row.actions),
-        organization_ids=frozenset(row.organization_ids),
-        establishments={
-            UUID(establishment): None if held is None else frozenset(held)
-            for establishment, held in row.establishments.items()
-        },
-        session_id=session_id,
-    )
+def _connect_arguments(settings: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "application_name": "hse api",
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+    }
+
+
+async def _connect_to_read(url_arguments: Mapping[str, Any]) -> PipelinedConnection:
+    """Open a connection that cannot write. Raises psycopg's errors."""
+    arguments = {**url_arguments, **_connect_arguments({**SESSION_SETTINGS, "default_transaction_read_only": "on"})}
+    connection = await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
+    try:
+        await connection.execute(f"set role {API_ROLE}".encode())
+        return PipelinedConnection(connection)
+    except BaseException:
+        await connection.close()
+        raise
 
 
 def _create_engine(database_url: str, pool_size: int) -> AsyncEngine:
@@ -179,11 +212,7 @@ def _create_engine(database_url: str, pool_size: int) -> AsyncEngine:
         # What was to be stored is none of the log's business when a statement fails.
         hide_parameters=True,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        connect_args={
-            "application_name": "hse api",
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
-        },
+        connect_args=_connect_arguments(SESSION_SETTINGS),
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")

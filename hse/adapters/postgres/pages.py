@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from hse.domain.errors import Invalid
 from hse.domain.paging import PAGE_LIMIT_MAX, PageQuery
 
+AFTER, AFTER_ID, ROWS = "page_after", "page_after_id", "page_rows"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -41,11 +43,20 @@ def ordered(
 ) -> sa.Select[Any]:
     """The statement for one page, and one row more, which says whether there is another page."""
     key = sa.tuple_(column, id_column)
+    values = parameters_of(order, limit)
     if order.after is not None:
-        after = sa.tuple_(sa.literal(order.after[0], column.type), sa.literal(order.after[1], id_column.type))
+        after = sa.tuple_(
+            sa.bindparam(AFTER, values[AFTER], column.type), sa.bindparam(AFTER_ID, values[AFTER_ID], id_column.type)
+        )
         statement = statement.where(key < after if order.is_descending else key > after)
     by = (column.desc(), id_column.desc()) if order.is_descending else (column.asc(), id_column.asc())
-    return statement.order_by(*by).limit(limit + 1)
+    return statement.order_by(*by).limit(sa.bindparam(ROWS, values[ROWS], sa.BigInteger))
+
+
+def parameters_of(order: Order, limit: int) -> dict[str, Any]:
+    """The parameters of the statement for one page."""
+    after = {} if order.after is None else {AFTER: order.after[0], AFTER_ID: order.after[1]}
+    return {**after, ROWS: limit + 1}
 
 
 def encode_cursor(order: Order, value: Any, row_id: Any) -> str:

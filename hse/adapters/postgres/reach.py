@@ -1,7 +1,12 @@
-"""A `Reach` as the WHERE clause of a query: what the policy decided is what the database returns."""
+"""A `Reach` as the WHERE clause of a query: what the policy decided is what the database returns.
 
-from collections.abc import Iterable
+A statement that is kept for later requests is made for `ANY_REACH`: in the place of ids it has parameters with names, which each
+request gives the ids of its own reach (`parameters_of`). Every other statement holds its ids itself, those of several reaches, too.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -21,10 +26,41 @@ class Scope(Protocol):
 UUIDS = ARRAY(sa.Uuid())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyReach(Reach):
+    """Stands for every reach that is not everything. By itself it is nowhere."""
+
+
+ANY_REACH = AnyReach()
+
+ORGANIZATIONS, ESTABLISHMENTS = "reach_organizations", "reach_establishments"
+PARTNERS, OWNERS = "reach_partners", "reach_owners"
+
+
+@lru_cache(2000)
+def parameters_of(reach: Reach) -> Mapping[str, list[UUID]]:
+    """The parameters of the conditions that were made of `ANY_REACH`."""
+    return {
+        ORGANIZATIONS: _sorted(reach.organization_ids),
+        ESTABLISHMENTS: _sorted(reach.establishment_ids),
+        PARTNERS: _sorted([reach.partner_company_id]),
+        OWNERS: _sorted({*reach.organization_ids, reach.own_organization_id}),
+    }
+
+
 def one_of(column: sa.ColumnElement[Any], ids: Iterable[UUID | None]) -> sa.ColumnElement[bool]:
     """`column = any(ids)`: one text of the statement, however many there are."""
-    known = sorted(one for one in ids if one is not None)
-    return column == sa.any_(sa.literal(known, UUIDS))
+    return column == sa.any_(sa.literal(_sorted(ids), UUIDS))
+
+
+def _one_of_reach(column: sa.ColumnElement[Any], name: str, reach: Reach) -> sa.ColumnElement[bool]:
+    if reach is ANY_REACH:
+        return column == sa.any_(sa.bindparam(name, type_=UUIDS))
+    return column == sa.any_(sa.literal(parameters_of(reach)[name], UUIDS))
+
+
+def _sorted(ids: Iterable[UUID | None]) -> list[UUID]:
+    return sorted(one for one in ids if one is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +75,8 @@ class SiteScope:
         if reach.is_everything:
             return sa.true()
         return sa.or_(
-            one_of(self.organization_id, reach.organization_ids),
-            one_of(self.establishment_id, reach.establishment_ids),
+            _one_of_reach(self.organization_id, ORGANIZATIONS, reach),
+            _one_of_reach(self.establishment_id, ESTABLISHMENTS, reach),
         )
 
 
@@ -55,7 +91,7 @@ class OwnerScope:
         """The condition that a row within the reach meets."""
         if reach.is_everything:
             return sa.true()
-        clauses = [one_of(self.partner_company_id, [reach.partner_company_id])]
+        clauses = [_one_of_reach(self.partner_company_id, PARTNERS, reach)]
         if self.organization_id is not None:
-            clauses.append(one_of(self.organization_id, {*reach.organization_ids, reach.own_organization_id}))
+            clauses.append(_one_of_reach(self.organization_id, OWNERS, reach))
         return sa.or_(*clauses)

@@ -11,16 +11,22 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hse.adapters.postgres import pages
 from hse.adapters.postgres.pages import Order, encode_cursor, ordered, parse_order
-from hse.adapters.postgres.reach import Scope, one_of
+from hse.adapters.postgres.reach import ANY_REACH, Scope, one_of, parameters_of
 from hse.domain.errors import DomainError, InUse, Invalid, Stale, Taken
 from hse.domain.paging import Page, PageQuery
-from hse.domain.policy import Actor, Reach
+from hse.domain.policy import EVERYWHERE, Actor, Reach
 from hse.domain.work import Record
 
 V = TypeVar("V")
 
 UNSHOWN = object()
+SEARCH, FILTER = "search", "filter_"
+
+# The statements of pages, by all that decides how they are put together; None for one that must be made anew each time.
+LISTINGS: dict[Any, sa.Select[Any] | None] = {}
+LISTINGS_MAX = 1000
 
 
 class Transaction(Protocol):
@@ -86,15 +92,45 @@ class TableStore(Generic[V]):
     async def page(self, reach: Reach, query: PageQuery) -> Page[V]:
         """A page of the rows within the reach. Raises `Invalid`."""
         order = self._order(query)
-        where = [self.scope.within(reach), *self._conditions(query)]
-        statement = sa.select(*self.columns()).where(*where)
-        statement = ordered(statement, order, self.table.c[order.name], self.table.c.id, query.limit)
-        rows = (await self._execute(statement)).all()
+        statement, parameters = self._listing(reach, query, order)
+        rows = (await self._execute(statement, parameters)).all()
         total = None
         if query.with_total:
+            where = [self.scope.within(reach), *self._conditions(query)]
             count = sa.select(sa.func.count()).select_from(self.table).where(*where)
             total = (await self._execute(count)).scalar_one()
         return self._page(rows, query, order, total)
+
+    def _listing(self, reach: Reach, query: PageQuery, order: Order) -> tuple[sa.Executable, dict[str, Any] | None]:
+        """The statement of a page, made anew only when none of its shape was made before; and its parameters."""
+        shape = (
+            type(self),
+            reach.is_everything,
+            (order.name, order.is_descending, order.after is None),
+            bool(query.search),
+            tuple((name, value is None) for name, value in query.filters.items()),
+        )
+        parameters = self._parameters(reach, query, order)
+        if shape not in LISTINGS and len(LISTINGS) < LISTINGS_MAX:
+            statement = self._statement(EVERYWHERE if reach.is_everything else ANY_REACH, query, order)
+            # Only when all that differs from one request to the next is a parameter: what has no name stays as it was.
+            can_be_kept = statement.compile().params.keys() <= parameters.keys()
+            LISTINGS[shape] = statement.execution_options(is_kept=True) if can_be_kept else None
+        kept = LISTINGS.get(shape)
+        return (self._statement(reach, query, order), None) if kept is None else (kept, parameters)
+
+    def _statement(self, reach: Reach, query: PageQuery, order: Order) -> sa.Select[Any]:
+        statement = sa.select(*self.columns()).where(self.scope.within(reach), *self._conditions(query))
+        return ordered(statement, order, self.table.c[order.name], self.table.c.id, query.limit)
+
+    def _parameters(self, reach: Reach, query: PageQuery, order: Order) -> dict[str, Any]:
+        """The parameters of the statement of a page, by their names; it may use fewer."""
+        parameters = {**parameters_of(reach), **pages.parameters_of(order, query.limit)}
+        for name, value in query.filters.items():
+            parameters[FILTER + name] = value
+        if query.search:
+            parameters[SEARCH] = _escaped(query.search)
+        return parameters
 
     async def pages_of(
         self, column: str, parent_ids: list[UUID], reach: Reach, query: PageQuery
@@ -111,7 +147,7 @@ class TableStore(Generic[V]):
         listed = ordered(of_parent, order, self.table.c[order.name], self.table.c.id, query.limit).lateral("listed")
         key = (listed.c[order.name], listed.c.id)
         statement = (
-            sa.select(parents.c.id.label("parent"), *listed.c)
+            sa.select(*listed.c, parents.c.id.label("parent"))
             .select_from(sa.join(parents, listed, sa.true()))
             .order_by(*(one.desc() if order.is_descending else one.asc() for one in key))
         )
@@ -185,7 +221,8 @@ class TableStore(Generic[V]):
         return Page(items=[self._view(row) for row in rows[: query.limit]], next_cursor=next_cursor, total=total)
 
     def _view(self, row: sa.Row[Any]) -> V:
-        view: V = self.view(**{name: row._mapping[name] for name in self.view.__dataclass_fields__})
+        # The columns of the view come first, in the order of its fields.
+        view: V = self.view(**dict(zip(self.view.__dataclass_fields__, row, strict=False)))
         return view
 
     def _belongs(self, column: str, parent: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -193,16 +230,17 @@ class TableStore(Generic[V]):
         return self.table.c[column] == parent
 
     def _conditions(self, query: PageQuery) -> list[sa.ColumnElement[bool]]:
-        conditions = [self.table.c[name] == value for name, value in query.filters.items()]
+        conditions = [_equals(self.table.c[name], value) for name, value in query.filters.items()]
         if query.search:
-            conditions.append(
-                sa.or_(*(self.table.c[name].icontains(query.search, autoescape=True) for name in self.searched))
-            )
+            wanted = sa.bindparam(SEARCH, _escaped(query.search), sa.Text)
+            conditions.append(sa.or_(*(self.table.c[name].icontains(wanted, escape="/") for name in self.searched)))
         return conditions
 
-    async def _execute(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+    async def _execute(
+        self, statement: sa.Executable, parameters: dict[str, Any] | None = None
+    ) -> sa.CursorResult[Any]:
         try:
-            return await self._connection.execute(statement)
+            return await self._connection.execute(statement, parameters)
         except (sa.exc.DBAPIError, UnicodeEncodeError) as error:
             refusal = self._refusal(error)
             if refusal is None:
@@ -225,6 +263,15 @@ class TableStore(Generic[V]):
 
     async def _record(self, verb: str, before: V | None, after: V | None) -> None:
         await self._transaction.record(record_of(self.entity, verb, before, after))
+
+
+def _equals(column: sa.Column[Any], value: object) -> sa.ColumnElement[bool]:
+    return column.is_(None) if value is None else column == sa.bindparam(FILTER + column.name, value, column.type)
+
+
+def _escaped(search: str) -> str:
+    """What stands for itself in a LIKE with "/" as its escape."""
+    return search.replace("/", "//").replace("%", "/%").replace("_", "/_")
 
 
 def record_of(entity: str, verb: str, before: Any, after: Any) -> Record:

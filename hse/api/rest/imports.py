@@ -115,7 +115,7 @@ async def import_sites_file(
         return await _imported(work, table, mode=mode, is_dry_run=dry_run)
 
     if dry_run:
-        return await acting.read(command)
+        return await acting.try_out(command)
     once = acting if idempotency_key is None else once_for(request, acting, idempotency_key, content)
     return await once.run(command)
 
