@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from hse.adapters.limits import (
     ANSWER_SECONDS_MAX,
@@ -111,6 +112,36 @@ async def test_processes_share_their_counts_in_redis(valkey_url: str) -> None:
     assert sum(verdict.has_room for (verdict,) in taken) == 10
     await first.close()
     await second.close()
+
+
+async def test_who_stops_waiting_leaves_the_others_their_own_answers(valkey_url: str) -> None:
+    """All share one connection, on which answers come in the order of the questions."""
+    limiter = RedisRateLimiter(valkey_url)
+    limits = [a_limit(10 + number) for number in range(30)]
+    await limiter.look(limits[0])
+    asking = [asyncio.create_task(limiter.take(limit)) for limit in limits]
+    await asyncio.sleep(0)
+    for task in asking[::3]:
+        task.cancel()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    for number, answer in enumerate(answers):
+        if number % 3 == 0:
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            assert not isinstance(answer, BaseException)
+            assert answer[0].remaining == 9 + number
+    assert limiter.condition == "up"
+    await limiter.close()
+
+
+async def test_a_redis_that_has_forgotten_the_script_is_told_it_again(valkey_url: str) -> None:
+    limiter, limit = RedisRateLimiter(valkey_url), a_limit(5)
+    await limiter.take(limit)
+    async with Redis.from_url(valkey_url) as redis:
+        await redis.script_flush()
+    assert [(await limiter.take(limit))[0].remaining for _ in range(2)] == [3, 2]
+    assert limiter.condition == "up"
+    await limiter.close()
 
 
 async def test_the_memory_of_one_process_is_bounded() -> None:

@@ -54,7 +54,11 @@ LastEventId = Annotated[
 
 @get(
     "/live",
-    responses={200: ResponseSpec(str, description="A stream of server-sent events.", media_type="text/event-stream")},
+    responses={
+        200: ResponseSpec(
+            str, description="A stream of server-sent events.", media_type="text/event-stream", generate_examples=False
+        )
+    },
 )
 async def follow_live(
     request: Request[Any, Any, Any],
