@@ -9,9 +9,7 @@ from uuid import UUID
 
 import psycopg
 
-from tests.api.permissions.standing import ADMIN, PARTNER, ROOT, RoleStanding, Standing, UserStanding
-
-USER, CUSTOM = 4, 5
+from tests.api.permissions.standing import ADMIN, CUSTOM, PARTNER, ROOT, USER, RoleStanding, Standing, UserStanding
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from random import Random
 from typing import Any
 from uuid import UUID
 
 import httpx
+import psycopg
 from hypothesis import event
 from litestar.testing import TestClient
 
@@ -16,12 +18,16 @@ from hse.api.limits import RequestLimits
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.conftest import OUTBOX
 from tests.api.mailboxes import letters_to, link_in
-from tests.api.permissions.standing import RoleStanding, Standing, UserStanding, read_standing
+from tests.api.permissions.standing import USER, RoleStanding, Standing, UserStanding, read_standing
 from tests.api.world import Person, World
 from tests.conftest import a_database
 
 # They try a lot in a short time, and are not to be told to wait.
 UNLIMITED = RequestLimits(address_per_minute=10**9, user_per_minute=10**9)
+# How many tries there are while a tenant is disabled; then it is enabled, or soon nobody could do anything.
+DEEDS_DISABLED = 3
+# How often they reach out for what is not theirs.
+FOREIGN = 0.25
 CAST = (
     "root",
     "partner",
@@ -81,27 +87,32 @@ class Stage:
         self.people: dict[UUID, Person] = {getattr(self.world, name).id: getattr(self.world, name) for name in CAST}
         self.newcomers: list[UUID] = []
         self.offers: list[Offer] = []
+        # The establishments that were made here, and have nothing in them.
+        self.made: list[UUID] = []
         # Those whose sessions were ended when they, or whom they belong to, were disabled.
         self.shut_out: set[UUID] = set()
         self.standing = read_standing(self.url)
         # Whom the last deed was about.
         self.touched: set[UUID] = set()
         self.num_deeds = 0
+        self._disabled_until = 0
 
     def do(self, method: str, path: str, who: UUID | None, body: dict[str, Any] | None = None) -> Deed:
         """Let somebody try something, and look what it did."""
+        if self.standing.disabled and self.num_deeds >= self._disabled_until:
+            self._enable_tenants()
         before = self.standing
         answer = self.send(method, path, None if who is None else self.people[who], body)
         self.standing = read_standing(self.url)
         self.num_deeds += 1
         changed = self.standing.changes_since(before)
         assert answer.is_success or not changed, "what is refused changes nothing"
+        if self.standing.disabled and not before.disabled:
+            self._disabled_until = self.num_deeds + DEEDS_DISABLED
         users = self.standing.users
         self.touched = {one for one in self.people if one in changed}
         self.touched |= {one for one in self.people if one in users and _ids_around(users[one]) & changed}
-        for person_id in self.shut_out & users.keys() & self.people.keys():
-            if self.standing.is_admitted(users[person_id]):
-                self._let_in_again(self.people[person_id])
+        self._let_in_again()
         return Deed(who, answer, before, self.standing)
 
     def send(self, method: str, path: str, person: Person | None, body: Any = None) -> httpx.Response:
@@ -117,20 +128,49 @@ class Stage:
         answer: dict[str, Any] = self._client.post("/graphql", headers=person.headers, json={"query": query}).json()
         return answer
 
-    def who(self, number: int) -> UUID:
-        """One of those who were there from the beginning, or came."""
-        ids: list[UUID] = [*(getattr(self.world, name).id for name in CAST), *self.newcomers]
-        return ids[number % len(ids)]
+    def who(self, chance: Random) -> UUID:
+        """One of those who are there, from the beginning or since they came."""
+        return chance.choice(self._here())
 
-    def role(self, number: int) -> RoleStanding:
-        """One of the roles."""
+    def whom(self, chance: Random, actor_id: UUID) -> UUID:
+        """One of those whom somebody may act on, mostly: what is foreign is refused at once, and there is little to judge."""
+        users = self.standing.users
+        here, owner = self._here(), users[actor_id].organization_id
+        near = [one for one in here if owner in (None, users[one].organization_id) and one != actor_id]
+        return chance.choice(here if not near or chance.random() < FOREIGN else near)
+
+    def role(self, chance: Random) -> RoleStanding:
+        """One of the roles; the custom ones, about which there is more to decide, come twice."""
         roles = [*self.standing.roles.values()]
-        return roles[number % len(roles)]
+        return chance.choice([*roles, *(role for role in roles if role.hierarchy > USER)])
 
-    def sites(self, chosen: set[int], organization_id: UUID | None) -> list[UUID]:
-        """Some establishments: of this organisation first, then of others."""
-        sites = sorted(self.standing.sites, key=lambda one: self.standing.sites[one] != organization_id)
-        return [sites[number] for number in sorted(chosen) if number < len(sites)]
+    def role_for(self, chance: Random, organization_id: UUID | None) -> RoleStanding:
+        """One that somebody of this organisation can have, mostly."""
+        roles = [*self.standing.roles.values()]
+        fitting = [role for role in roles if role.organization_id in (None, organization_id)]
+        return chance.choice(roles if chance.random() < FOREIGN else fitting)
+
+    def organization_of(self, chance: Random, user_id: UUID) -> UUID:
+        """Mostly his own."""
+        own = self.standing.users[user_id].organization_id
+        return chance.choice([*self.standing.organizations]) if own is None or chance.random() < FOREIGN else own
+
+    def sites(self, chance: Random, organization_id: UUID | None, actor_id: UUID) -> list[UUID]:
+        """None or some establishments of this organisation that somebody reaches; seldom others."""
+        standing = self.standing
+        near = [
+            one for one in standing.reached_sites(standing.users[actor_id]) if standing.sites[one] == organization_id
+        ]
+        sites = [*standing.sites] if chance.random() < FOREIGN else [one for one in standing.sites if one in near]
+        return chance.sample(sites, min(len(sites), chance.choice([0, 1, 1, 2])))
+
+    def tenant(self, chance: Random) -> dict[str, UUID]:
+        """Mostly nobody, which is one's own."""
+        return chance.choice(self.tenants()) if chance.random() < FOREIGN else {}
+
+    def _here(self) -> list[UUID]:
+        ids: list[UUID] = [*(getattr(self.world, name).id for name in CAST), *self.newcomers]
+        return [one for one in ids if one in self.standing.users]
 
     def tenants(self) -> list[dict[str, UUID]]:
         """Nobody, the partner companies and the organisations, as a body names them."""
@@ -142,11 +182,6 @@ class Stage:
             *({"partner_company_id": one} for one in companies),
             *({"organization_id": one} for one in organizations),
         ]
-
-    def tenant(self, number: int) -> dict[str, UUID]:
-        """One of them."""
-        tenants = self.tenants()
-        return tenants[number % len(tenants)]
 
     def owners(self) -> dict[UUID, str]:
         """The path of each partner company and organisation."""
@@ -174,10 +209,23 @@ class Stage:
         self.people[user_id] = self.world.sign_in(user_id, offer.email)
         self.newcomers.append(user_id)
 
-    def _let_in_again(self, person: Person) -> None:
-        assert self.send("GET", "me", person).status_code == 401, "a session that was ended stays so"
-        self.shut_out.discard(person.id)
-        self.people[person.id] = self.world.sign_in(person.id, person.email)
+    def _enable_tenants(self) -> None:
+        """The operator sees to it that there is somebody to go on."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("update organizations set is_active = true where not is_active")
+            connection.execute("update partner_companies set is_active = true where not is_active")
+        self.standing = read_standing(self.url)
+        self._let_in_again()
+
+    def _let_in_again(self) -> None:
+        """Those who were shut out and are not any more sign in: their sessions were ended."""
+        users = self.standing.users
+        for person_id in self.shut_out & users.keys() & self.people.keys():
+            if self.standing.is_admitted(users[person_id]):
+                person = self.people[person_id]
+                assert self.send("GET", "me", person).status_code == 401, "a session that was ended stays so"
+                self.shut_out.discard(person_id)
+                self.people[person_id] = self.world.sign_in(person_id, person.email)
 
 
 def _ids_around(user: UserStanding) -> set[UUID | None]:

@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-ROOT, PARTNER, ADMIN = 1, 2, 3
+ROOT, PARTNER, ADMIN, USER, CUSTOM = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
