@@ -78,6 +78,18 @@ SECURITY_SCHEMES: Document = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "`hse_<prefix>_<secret>`"},
 }
 
+# What a schema of a stream of server-sent events is about is each of them, and not the stream as one text.
+EVENT: Document = {
+    "type": "object",
+    "description": "One message of the stream.",
+    "properties": {
+        "event": {"type": "string", "description": "What kind of message it is."},
+        "data": {"type": "string", "description": "JSON."},
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on behind it."},
+        "retry": {"type": "integer", "description": "Milliseconds to wait before coming back."},
+    },
+}
+
 REASONS = {
     400: "The request cannot be read.",
     401: "You did not prove who you are.",
@@ -222,6 +234,8 @@ def _complete(document: Document, operation: Document, handler: HTTPRouteHandler
         if status == "204":
             # The framework says that there is a body, and that it is null.
             response.pop("content", None)
+        if (stream := response.get("content", {}).get("text/event-stream")) is not None:
+            stream["schema"] = EVENT
         if status == "200" and _has_version(document, response):
             response.setdefault("headers", {})["ETag"] = {
                 "description": "The version; send it as `If-Match` with a change.",
