@@ -10,8 +10,8 @@ from hse.api.app import Parts
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.permissions.climbing import Climbing
 
-NUM_EXAMPLES = int(os.environ.get("HSE_CLIMBING_EXAMPLES", "8"))
-NUM_STEPS = 50
+NUM_EXAMPLES = int(os.environ.get("HSE_CLIMBING_EXAMPLES", "12"))
+NUM_STEPS = 60
 
 
 @pytest.fixture
