@@ -1,10 +1,10 @@
 """What the worker counts about itself, in Prometheus' format; the names of all of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+
+from hse.adapters.gauges import read_when_asked
 
 COMMAND_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0, 3600.0)
 
@@ -49,18 +49,4 @@ class WorkerMetrics:
 
     def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
         """A gauge that is read when somebody asks: its values by the value of its one label."""
-        self.registry.register(_ReadWhenAsked(name, text, read, label))
-
-
-class _ReadWhenAsked(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
-        self._name, self._text, self._read, self._label = name, text, read, label
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
-        for value, number in self._read().items():
-            family.add_metric([value], number)
-        yield family
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        yield GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        read_when_asked(self.registry, name, text, read, label)

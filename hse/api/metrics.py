@@ -14,9 +14,8 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
+from hse.adapters.gauges import read_when_asked
 from hse.domain.errors import DomainError, Forbidden
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -67,21 +66,7 @@ class Metrics:
 
     def read_when_asked(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
         """A gauge that is read when somebody asks: its values by the value of its one label."""
-        self.registry.register(_ReadWhenAsked(name, text, read, label))
-
-
-class _ReadWhenAsked(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], dict[str, float]], label: str) -> None:
-        self._name, self._text, self._read, self._label = name, text, read, label
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
-        for value, number in self._read().items():
-            family.add_metric([value], number)
-        yield family
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        yield GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        read_when_asked(self.registry, name, text, read, label)
 
 
 def metrics_handler(token: str | None) -> HTTPRouteHandler:
