@@ -10,7 +10,6 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hse.adapters.postgres import history_statements as statements
 from hse.adapters.postgres.reach import SiteScope, one_of
 from hse.adapters.postgres.tables import devices, establishments
+from hse.adapters.postgres.telemetry import event_of
 from hse.domain.errors import Invalid
 from hse.domain.paging import Page
 from hse.domain.policy import Reach
@@ -108,7 +108,7 @@ class Telemetry:
             "hours_until": reaches.hours_until,
             "days_until": reaches.days_until,
         }
-        return [_event(row) for row in await self._connection.execute(statements.LATEST, parameters)]
+        return [event_of(row) for row in await self._connection.execute(statements.LATEST, parameters)]
 
     async def events(self, query: EventQuery, now: datetime) -> Page[Event]:
         """A page of a named device's events. Raises `Invalid` for a cursor of another list."""
@@ -131,7 +131,7 @@ class Telemetry:
                 "limit": query.limit + 1 - len(rows),
             }
             statement = statements.EVENTS_ASCENDING if query.is_ascending else statements.EVENTS_DESCENDING
-            rows += [_event(row) for row in await self._connection.execute(statement, parameters)]
+            rows += [event_of(row) for row in await self._connection.execute(statement, parameters)]
             # The rows that were shown before all lie in the first stretch.
             num_skipped = 0
             if len(rows) > query.limit:
@@ -162,18 +162,6 @@ def _stretches(since: datetime, until: datetime, *, is_ascending: bool) -> list[
             until -= length
         length *= STRETCH_GROWTH
     return found
-
-
-def _event(row: Any) -> Event:
-    return Event(
-        time=row.time,
-        device_id=row.device_id,
-        event_type=row.event_type,
-        value=row.value,
-        unit=row.unit,
-        metadata=row.metadata,
-        source=row.source,
-    )
 
 
 def _encode(query: EventQuery, items: Sequence[Event], after: tuple[datetime, int] | None) -> str:

@@ -1,5 +1,6 @@
 """The read side of the events."""
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,18 +17,20 @@ def last_events(connection: sa.Connection, device_id: UUID, last: int) -> list[E
         .order_by(device_events.c.time.desc())
         .limit(last)
     )
-    return [
-        Event(
-            time=row.time,
-            device_id=row.device_id,
-            event_type=row.event_type,
-            value=row.value,
-            unit=row.unit,
-            metadata=row.metadata,
-            source=row.source,
-        )
-        for row in connection.execute(statement)
-    ]
+    return [event_of(row) for row in connection.execute(statement)]
+
+
+def event_of(row: sa.Row[Any]) -> Event:
+    """The event of a row of the table, or of what shows it under the same names."""
+    return Event(
+        time=row.time,
+        device_id=row.device_id,
+        event_type=row.event_type,
+        value=row.value,
+        unit=row.unit,
+        metadata=row.metadata,
+        source=row.source,
+    )
 
 
 def storage_summary(connection: sa.Connection) -> StorageSummary:
