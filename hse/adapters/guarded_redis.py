@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,48 @@ CONNECTIONS_MAX = 16
 logger = structlog.get_logger(__name__)
 
 
+class Guard:
+    """Asks Redis briefly, and leaves it alone for some seconds after it did not answer.
+
+    `purpose` goes into the log; `now` is a clock in seconds that never goes back.
+    """
+
+    def __init__(
+        self, *, purpose: str, answer_seconds_max: float, away_seconds: float, now: Callable[[], float]
+    ) -> None:
+        self._purpose = purpose
+        self._answer_seconds_max = answer_seconds_max
+        self._away_seconds = away_seconds
+        self._now = now
+        self._away_until: float | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis did not answer when it was last asked."""
+        return self._away_until is not None
+
+    async def ask(self, call: Callable[[], Awaitable[T]], *, on_failure: Callable[[], None] = lambda: None) -> T | None:
+        """What Redis answers; None while it is away. `on_failure` is called when an answer did not come."""
+        if self._away_until is not None:
+            if self._now() < self._away_until:
+                return None
+            # One request finds out whether it is back; the others do not wait for that.
+            self._away_until = self._now() + self._away_seconds
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                answer = await call()
+        except (RedisError, OSError, TimeoutError) as error:
+            on_failure()
+            if self._away_until is None:
+                logger.warning("redis does not answer", purpose=self._purpose, error=type(error).__name__)
+            self._away_until = self._now() + self._away_seconds
+            return None
+        if self._away_until is not None:
+            self._away_until = None
+            logger.info("redis answers again", purpose=self._purpose)
+        return answer
+
+
 class GuardedRedis:
     """A pool of connections. `now` is a clock in seconds that never goes back."""
 
@@ -33,34 +76,16 @@ class GuardedRedis:
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = Redis.from_pool(pool)
-        self._purpose = purpose
-        self._now = now
-        self._away_until: float | None = None
+        self._guard = Guard(purpose=purpose, answer_seconds_max=ANSWER_SECONDS_MAX, away_seconds=AWAY_SECONDS, now=now)
 
     @property
     def is_away(self) -> bool:
         """Whether it did not answer when it was last asked."""
-        return self._away_until is not None
+        return self._guard.is_away
 
     async def ask(self, call: Callable[["Redis"], Awaitable[T]]) -> T | None:
         """What it answers; None while it is away."""
-        if self._away_until is not None:
-            if self._now() < self._away_until:
-                return None
-            # One request finds out whether it is back; the others do not wait for that.
-            self._away_until = self._now() + AWAY_SECONDS
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                answer = await call(self._redis)
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._away_until is None:
-                logger.warning("redis does not answer", purpose=self._purpose, error=type(error).__name__)
-            self._away_until = self._now() + AWAY_SECONDS
-            return None
-        if self._away_until is not None:
-            self._away_until = None
-            logger.info("redis answers again", purpose=self._purpose)
-        return answer
+        return await self._guard.ask(partial(call, self._redis))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,17 +9,17 @@ Redis is never waited for longer than a tenth of a second, and after a failure n
 become an outage. Counting in one process is laxer, by the number of processes, and that is all that is lost.
 """
 
-import asyncio
 import hashlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from hse.adapters.guarded_redis import Guard
 from hse.adapters.redis import SharedConnection
 
 ANSWER_SECONDS_MAX = 0.1
@@ -57,8 +57,6 @@ end
 return answers
 """
 TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
-
-logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +171,13 @@ class RedisRateLimiter:
 
     def __init__(self, redis_url: str, *, now: Callable[[], float] = time.monotonic) -> None:
         self._redis = SharedConnection(redis_url, connect_seconds_max=ANSWER_SECONDS_MAX)
-        self._now = now
         self._local = LocalRateLimiter(now)
-        self._away_until: float | None = None
+        self._guard = Guard(
+            purpose="limits, which each process counts alone meanwhile",
+            answer_seconds_max=ANSWER_SECONDS_MAX,
+            away_seconds=AWAY_SECONDS,
+            now=now,
+        )
 
     @property
     def condition(self) -> str:
@@ -185,7 +187,7 @@ class RedisRateLimiter:
     @property
     def is_away(self) -> bool:
         """Whether Redis did not answer when it was last asked."""
-        return self._away_until is not None
+        return self._guard.is_away
 
     async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Take one from each, if each has room."""
@@ -236,21 +238,5 @@ class RedisRateLimiter:
 
     async def _guarded(self, call: Callable[..., Awaitable[Any]], *arguments: str | int) -> Any:
         """What Redis answers; None while it is away."""
-        if self._away_until is not None:
-            if self._now() < self._away_until:
-                return None
-            # One request finds out whether it is back; the others do not wait for that.
-            self._away_until = self._now() + AWAY_SECONDS
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                answer = await call(*arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._redis.drop()
-            if self._away_until is None:
-                logger.warning("redis does not answer: limits are counted in this process", error=type(error).__name__)
-            self._away_until = self._now() + AWAY_SECONDS
-            return None
-        if self._away_until is not None:
-            self._away_until = None
-            logger.info("redis answers again: limits are counted for all processes")
-        return answer
+        # A connection that does not answer would keep the next ones waiting behind what it owes.
+        return await self._guard.ask(partial(call, *arguments), on_failure=self._redis.drop)
