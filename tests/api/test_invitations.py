@@ -8,39 +8,17 @@ import psycopg
 import pytest
 
 from tests.api.conftest import Client, problem_of
-from tests.api.mailboxes import letters_to, link_in
-from tests.api.world import PASSWORD, Person, World
+from tests.api.inviting import EMAIL, answer, execute, invite, role_ids, token_sent
+from tests.api.mailboxes import letters_to
+from tests.api.world import PASSWORD, World
 
-EMAIL = "new@example.org"
 UNKNOWN = (404, "invitations.unknown")
 
 
 @pytest.fixture
 def roles(world: World) -> dict[str, UUID]:
     """The system roles by name, and the custom ones of the world."""
-    with psycopg.connect(world.database_url) as connection:
-        return dict(connection.execute("select name, id from roles").fetchall())
-
-
-def execute(world: World, statement: str, *values: object) -> None:
-    with psycopg.connect(world.database_url) as connection:
-        connection.execute(statement.encode(), values)
-
-
-async def invite(api: Client, by: Person, role_id: UUID, **more: Any) -> Any:
-    body = {"email": EMAIL, "first_name": "Nora", "last_name": "Paz", "role_id": str(role_id), **more}
-    return await api.post("/api/v1/invitations", headers=by.headers, json=body)
-
-
-def token_sent(world: World, email: str = EMAIL) -> str:
-    """The token in the last letter to the address."""
-    return link_in(letters_to(world.database_url, email)[-1]).rsplit("/", 1)[1]
-
-
-async def answer(api: Client, way: str, token: str, **more: Any) -> Any:
-    if way == "accept":
-        more = {"password": PASSWORD, **more}
-    return await api.post(f"/api/v1/invitations/{way}", json={"token": token, **more})
+    return role_ids(world)
 
 
 async def test_who_is_invited_learns_to_what_accepts_and_signs_in(
@@ -218,30 +196,6 @@ async def test_who_may_not_act_on_an_invitation_is_refused(api: Client, world: W
     assert (await api.post(f"{path}/revoke", headers=world.other_site_admin.headers)).status_code == 200
     problem_of(await api.post(f"{path}/revoke", headers=world.chief.headers), 409, "invitations.answered")
     problem_of(await api.get(path, headers=world.other_chief.headers), 404, "resource.not-found")
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "delete from roles where name = 'spare'",
-        "update organizations set is_active = false where name = 'Acme'",
-        "update partner_companies set is_active = false where name = 'Alpha'",
-        "update users set is_active = false where email = 'chief@example.com'",
-        "update users set role_id = (select id from roles where name = 'user' and type = 'system')"
-        " where email = 'chief@example.com'",
-        "delete from users where email = 'chief@example.com'",
-    ],
-)
-async def test_what_is_not_to_be_given_any_more_cannot_be_accepted(api: Client, world: World, statement: str) -> None:
-    """The role is gone, the organisation is disabled, or who invited could not do it any more."""
-    body = {"name": "spare", "actions": ["read_area"]}
-    spare = (await api.post("/api/v1/roles", headers=world.chief.headers, json=body)).json()["id"]
-    assert (await invite(api, world.chief, spare)).status_code == 201
-    token = token_sent(world)
-    execute(world, statement)
-    assert (await answer(api, "preview", token)).json()["is_void"] is True
-    problem_of(await answer(api, "accept", token), 409, "invitations.void")
-    assert (await answer(api, "reject", token)).status_code == 204
 
 
 async def test_a_weak_password_is_refused_and_the_link_still_holds(
