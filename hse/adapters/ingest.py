@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_SECONDS_MAX = 2.0
+REASON_SECONDS_MAX = 0.5
 CALL_SECONDS = 5.0
 # A node says at once whether it has taken a command.
 FIRST_ANSWER_SECONDS_MAX = 5.0
@@ -180,8 +181,21 @@ class IngestNodes:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
                 await channel.channel_ready()
         except TimeoutError as error:
-            raise self._failed(node, "there is no connection to it", is_in_doubt=False) from error
+            raise self._failed(node, await self._why_unconnected(channel), is_in_doubt=False) from error
         return DeviceStreamStub(channel)
+
+    async def _why_unconnected(self, channel: aio.Channel) -> str:
+        """What the last attempt to connect failed of, such as a certificate: a call that waits for no connection is told."""
+        reason = "there is no connection to it"
+        if channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            return reason
+        try:
+            await DeviceStreamStub(channel).GetNode(
+                pb.NodeRequest(), timeout=REASON_SECONDS_MAX, metadata=self._metadata
+            )
+        except aio.AioRpcError as error:
+            return f"{reason}: {error.details()}"
+        return reason
 
     def _channel(self, node: Node) -> aio.Channel:
         channel = self._channels.pop(node.address, None)

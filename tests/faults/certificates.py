@@ -1,4 +1,4 @@
-"""A certificate of our own for `localhost`, and the client context that trusts it and nothing else."""
+"""A certificate of our own for `localhost` with the client context that trusts it and nothing else, and one for a client."""
 
 import shutil
 import ssl
@@ -30,6 +30,23 @@ def write_certificate(directory: Path) -> tuple[Path, Path]:
         [*command, *names, *kind, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
     )
     return certificate, key
+
+
+def write_client_certificate(directory: Path) -> tuple[Path, Path, Path]:
+    """Make an authority, and a client's certificate and key that it signed; return the paths of all three."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)  # noqa: S607
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    openssl("req", *key, "-subj", "/CN=control-plane", "-keyout", "client-key.pem", "-out", "client.csr")
+    (directory / "v3").write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
+    openssl(
+        "x509", "-req", "-in", "client.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2",
+        "-extfile", "v3", "-out", "client.pem",
+    )  # fmt: skip
+    return directory / "ca.pem", directory / "client.pem", directory / "client-key.pem"
 
 
 def trusting(core_directory: Path) -> ssl.SSLContext:

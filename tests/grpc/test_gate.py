@@ -1,14 +1,13 @@
 """Who may call the control plane's port, and what a stranger gets of it."""
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 import grpc
 import pytest
 
 from hse.adapters.ingest_stubs import devices_pb2 as pb
-from tests.faults.certificates import write_certificate
+from tests.faults.certificates import write_certificate, write_client_certificate
 from tests.faults.conditions import until
 from tests.faults.conftest import NewCore
 from tests.faults.core import Core
@@ -120,28 +119,11 @@ async def test_without_token_and_authority_the_port_stays_closed(new_core: NewCo
         await asyncio.open_connection("127.0.0.1", core.grpc_port)
 
 
-def client_certificate(directory: Path) -> tuple[Path, Path, Path]:
-    """An authority, and a client's certificate and key that it signed."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)  # noqa: S607
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    openssl("req", *key, "-subj", "/CN=control-plane", "-keyout", "client-key.pem", "-out", "client.csr")
-    (directory / "v3").write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
-    openssl(
-        "x509", "-req", "-in", "client.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2",
-        "-extfile", "v3", "-out", "client.pem",
-    )  # fmt: skip
-    return directory / "ca.pem", directory / "client.pem", directory / "client-key.pem"
-
-
 async def test_a_client_certificate_is_enough_and_without_one_there_is_no_connection(
     new_core: NewCore, tmp_path: Path
 ) -> None:
     certificate, key = write_certificate(tmp_path)
-    authority, client, client_key = client_certificate(tmp_path)
+    authority, client, client_key = write_client_certificate(tmp_path)
     core = new_core(
         service_token="",
         grpc_tls_certificate_path=certificate,
