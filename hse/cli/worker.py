@@ -15,6 +15,7 @@ from hse.adapters.postgres.maintenance import run_maintenance
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
+from hse.wiring.bookings import BookingKeeper
 from hse.wiring.outbox import HANDLERS, EventDispatcher
 from hse.wiring.worker import compose_dispatch, compose_postman, serve_metrics
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker(ready_file: ReadyFile = None) -> None:
-    """Run the jobs until SIGTERM or Ctrl-C: commands to devices; relevant events; letters; partitions, rollups, retention."""
+    """Run the jobs until SIGTERM or Ctrl-C: commands to devices; events; bookings; letters; partitions, rollups, retention."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     settings = read_settings(os.environ)
@@ -58,6 +59,7 @@ def worker(ready_file: ReadyFile = None) -> None:
     metrics.read_outbox(dispatcher.counts.outcomes, dispatcher.counts.sizes)
     jobs = [
         ("events", dispatcher.dispatch_until),
+        ("bookings", BookingKeeper(engine=engine).keep_until),
         ("mail", None if postman is None else postman.deliver_until),
         ("commands", None if dispatch is None else dispatch.work_until),
     ]

@@ -29,6 +29,7 @@ OTHER_NAMES: dict[tuple[str, str], tuple[str, str]] = {
 # Domain nouns that GraphQL does not serve, and why.
 NOT_IN_GRAPHQL = {
     "imports": "files go over REST only",
+    "booking": "not served yet",
 }
 
 REST = sorted(path.stem for path in files(".py", "hse/api/rest") if path.stem != "__init__")

@@ -1,0 +1,1 @@
+"""Bookings: who stays in which area, from when to when; the guests, and what is free."""
