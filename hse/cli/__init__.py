@@ -28,6 +28,7 @@ COMMANDS = {
     "simulate": ("simulate", False),
     "events": ("events", False),
     "dead-letters": ("dead_letters", True),
+    "parked-events": ("parked_events", True),
     "journal": ("journal", True),
     "doctor": ("doctor", False),
 }
@@ -42,6 +43,7 @@ HELP = {
     "simulate": "Be devices: a synthetic fleet, or recorded meters.",
     "events": "Show the last events of a device.",
     "dead-letters": "Dead letters: list, try again, give up.",
+    "parked-events": "Events that no handler could handle: list, try again, give up.",
     "journal": "The journal on disk.",
     "doctor": "Say what is missing or wrong, and how to mend it.",
 }

@@ -2,13 +2,22 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 from prometheus_client import generate_latest
 
-from hse.adapters.postgres.event_outbox import ATTEMPTS_MAX, WINDOW_EVENTS_MAX, Handler, outbox_state
+from hse.adapters.postgres.event_outbox import (
+    ATTEMPTS_MAX,
+    WINDOW_EVENTS_MAX,
+    Handler,
+    claim_events,
+    outbox_state,
+    put_off,
+)
+from hse.adapters.postgres.parked_events import ParkedEventFilter, discard, list_parked, requeue
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.domain.relevant import RelevantEvent
 from hse.wiring.outbox import EventDispatcher
@@ -178,6 +187,28 @@ def test_after_the_last_attempt_an_event_is_parked_with_its_reason(
     assert (state.num_waiting, state.num_parked) == (0, 1)
     assert worker.counts.events == {("alarm", "retried"): ATTEMPTS_MAX - 1, ("alarm", "parked"): 1}
     assert "relevant event parked" in caplog.text
+
+
+def test_what_was_parked_is_handled_when_a_person_says_so(engine: sa.Engine) -> None:
+    device = uuid4()
+    fill(engine, 3, devices=[device])
+    fill(engine, 1)
+    with engine.begin() as connection:
+        while events := claim_events(connection, ["alarm"]):
+            for event in events:
+                put_off(connection, replace(event, attempts=ATTEMPTS_MAX - 1), "it could not be")
+        first, *others = list_parked(connection, ParkedEventFilter(device_id=device))
+        assert len(list_parked(connection, ParkedEventFilter())) == 4
+        assert (first.event_type, first.attempts, first.reason) == ("alarm", ATTEMPTS_MAX, "it could not be")
+        assert discard(connection, ParkedEventFilter(ids=[first.id])) == 1
+        assert requeue(connection, ParkedEventFilter(event_type="something else")) == 0
+        assert requeue(connection, ParkedEventFilter(device_id=device)) == len(others) == 2
+        assert len(list_parked(connection, ParkedEventFilter())) == 1
+    worker = dispatcher(engine)
+    assert worker.dispatch_batch() == 2
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select device_id from handled")).scalars().all()
+    assert rows == [device, device]
 
 
 def test_the_worker_tells_how_much_waits_and_what_became_of_the_rest(engine: sa.Engine) -> None:
