@@ -15,7 +15,7 @@ OF_THE_EVENT = ("time", "device_id", "event_type", "value", "unit", "metadata", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedEvent:
-    """An event whose handler refused it `attempts` times, the last time for `reason`. It is in the history, whatever becomes of this."""
+    """An event whose handler refused it `attempts` times, the last time for `reason`. The history has it in any case."""
 
     id: int
     time: datetime
