@@ -6,23 +6,46 @@ from typing import Any
 import sqlalchemy as sa
 
 from hse.adapters.postgres.identity_tables import audit_entries
-from hse.adapters.postgres.reach import OwnerScope, SiteScope
+from hse.adapters.postgres.reach import ESTABLISHMENTS, OwnerScope, SiteScope, ids_of
 from hse.adapters.postgres.stores import TableStore
-from hse.domain.identity.audit import AuditEntry
+from hse.domain.identity.audit import ASSIGNED_PLACES, AuditEntry
 from hse.domain.paging import PageQuery
 from hse.domain.policy import Reach
+
+# What stands at an establishment, or in an organisation and not placed yet: then for those only who reach the organisation whole.
+PLACED = ("device", "device_command", "alarm")
 
 
 @dataclass(frozen=True, slots=True)
 class _ScopeOfEntry:
-    """What happened at an establishment is for those who reach that; all else for those who reach whom it belongs to."""
+    """What happened at an establishment is for those who reach that; all else for those who reach whom it belongs to.
+
+    Where somebody works is told to those who reach a place at which that changed.
+    """
 
     owner: OwnerScope
     site: SiteScope
 
     def within(self, reach: Reach) -> sa.ColumnElement[bool]:
-        is_of_no_site = self.site.establishment_id.is_(None)
-        return sa.or_(sa.and_(is_of_no_site, self.owner.within(reach)), self.site.within(reach))
+        """The condition that an entry within the reach meets."""
+        entry = audit_entries.c
+        is_of_owner = sa.and_(
+            entry.establishment_id.is_(None), entry.entity_type.not_in(PLACED), entry.action != ASSIGNED_PLACES
+        )
+        return sa.or_(
+            sa.and_(is_of_owner, self.owner.within(reach)),
+            self.site.within(reach),
+            sa.and_(entry.action == ASSIGNED_PLACES, _places_changed(reach)),
+        )
+
+
+def _places_changed(reach: Reach) -> sa.ColumnElement[bool]:
+    if reach.is_everything:
+        return sa.true()
+    places = sa.func.unnest(ids_of(reach, ESTABLISHMENTS)).table_valued(sa.column("id", sa.Uuid), name="places")
+    place = sa.cast(places.render_derived().c.id, sa.Text)
+    before, after = (column[place] for column in (audit_entries.c.before, audit_entries.c.after))
+    return sa.exists().where(before.is_distinct_from(after))
 
 
 class AuditEntries(TableStore[AuditEntry]):

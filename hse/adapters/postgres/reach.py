@@ -53,10 +53,13 @@ def one_of(column: sa.ColumnElement[Any], ids: Iterable[UUID | None]) -> sa.Colu
     return column == sa.any_(sa.literal(_sorted(ids), UUIDS))
 
 
+def ids_of(reach: Reach, name: str) -> sa.ColumnElement[Any]:
+    """The ids of one of the parameters, as an array."""
+    return sa.bindparam(name, type_=UUIDS) if reach is ANY_REACH else sa.literal(parameters_of(reach)[name], UUIDS)
+
+
 def _one_of_reach(column: sa.ColumnElement[Any], name: str, reach: Reach) -> sa.ColumnElement[bool]:
-    if reach is ANY_REACH:
-        return column == sa.any_(sa.bindparam(name, type_=UUIDS))
-    return column == sa.any_(sa.literal(parameters_of(reach)[name], UUIDS))
+    return column == sa.any_(ids_of(reach, name))
 
 
 def _sorted(ids: Iterable[UUID | None]) -> list[UUID]:

@@ -11,6 +11,7 @@ from hse.adapters.postgres.identity_tables import roles, user_establishments, us
 from hse.adapters.postgres.people import end_access_of
 from hse.adapters.postgres.reach import OwnerScope
 from hse.adapters.postgres.stores import TableStore, Transaction
+from hse.domain.identity.audit import ASSIGNED_PLACES
 from hse.domain.identity.model import Assignment, User
 from hse.domain.paging import PageQuery
 from hse.domain.policy import Level
@@ -112,7 +113,7 @@ class Assignments:
             await self._connection.execute(sa.insert(user_establishments).values(rows))
         await self._transaction.record(
             Record(
-                action="user.assign_establishments",
+                action=ASSIGNED_PLACES,
                 entity_type="user",
                 entity_id=str(user.id),
                 partner_company_id=user.partner_company_id,
