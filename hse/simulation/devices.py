@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hse.simulation.commanded import Configurable, Does
 from hse.simulation.hdp import Ack, Busy, Command, ConnectionClosed, DeviceConnection, Error, HelloRefused
 from hse.simulation.identities import Identity
 from hse.simulation.sources import EventArray, Source
@@ -67,6 +68,7 @@ class Device:
     source: Source
     address: Address
     totals: Totals
+    does: Does = field(default_factory=lambda: Configurable().do)
     acknowledged_seq: int = 0
     _next_seq: int = 1
     _inflight: list[int] = field(default_factory=list)  # the last number of each frame that is not acknowledged
@@ -154,9 +156,10 @@ class Device:
                     self._next_seq = self.acknowledged_seq + 1
                     self._inflight.clear()
                     self._resume_at = asyncio.get_running_loop().time() + retry_after_ms / 1000
-                case Command(request_id=request_id):
+                case Command(request_id=request_id, command_type=command_type, params=params):
+                    answer = self.does(command_type, params)
                     await connection.send_result(
-                        request_id=request_id, status=1, message="a simulated device only reports"
+                        request_id=request_id, status=answer.status, message=answer.message, data=answer.data
                     )
                 case Error():
                     raise CoreClosed(received)

@@ -39,13 +39,13 @@ def load_identities(path: Path) -> list[Identity]:
 def save_identities(path: Path, identities: list[Identity]) -> None:
     """Write the file whole or not at all."""
     items = [{"device_id": str(one.device_id), "token": one.token, "name": one.name} for one in identities]
-    _write(path, json.dumps(items, indent=1))
+    write_whole(path, json.dumps(items, indent=1))
 
 
 def next_boot(path: Path) -> int:
     """Count a boot in the file and return its number, the first being 1. It is on the disk before it is used."""
     boot = _read_number(path, default=0) + 1
-    _write(path, f"{boot}\n")
+    write_whole(path, f"{boot}\n")
     return boot
 
 
@@ -53,7 +53,7 @@ def kept_number(path: Path, first: int) -> int:
     """Return the number in the file, writing `first` there when there is none yet."""
     number = _read_number(path, default=0)
     if number == 0:
-        _write(path, f"{first}\n")
+        write_whole(path, f"{first}\n")
         return first
     return number
 
@@ -65,7 +65,8 @@ def _read_number(path: Path, *, default: int) -> int:
         return default
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is closed to others, whole or not at all."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)

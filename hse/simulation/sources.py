@@ -3,15 +3,15 @@
 import collections
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from hse.simulation.meters import ShiftedSeries
 
-# [time_us, type, value, unit], the positional event of PROTOCOL.md.
-EventArray = list[int | float | str | None]
+# [time_us, type, value, unit, metadata], the positional event of PROTOCOL.md.
+EventArray = list[int | float | str | Mapping[str, Any] | None]
 
 KEPT_EVENTS_MAX = 100_000
 MICROSECONDS = 1_000_000
@@ -68,27 +68,20 @@ class Replay:
         return min(passed, (now - self._clock) / self.speed) * self.speed
 
 
-class Synthetic:
-    """A temperature that swings through the day, `events_per_second` of it, in bursts of `batch`.
+class Reported:
+    """What a device has reported by itself, kept until it is acknowledged."""
 
-    Events are made when they are due, as a real device makes them, and kept until they are acknowledged.
-    """
-
-    def __init__(
-        self, *, events_per_second: float, batch: int, phase: float, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._events_per_second = events_per_second
-        self._batch = batch
-        self._clock = clock
-        # Bursts of different devices lie apart.
-        self._began_at = clock() + phase * batch / events_per_second
-        self._num_made = 0
+    def __init__(self) -> None:
         self._kept: collections.deque[EventArray] = collections.deque()
         self._first_kept_seq = 1
 
+    def report(self, event: EventArray) -> None:
+        """Have this sent. A device whose memory is full reports no more until it is heard."""
+        if len(self._kept) < KEPT_EVENTS_MAX:
+            self._kept.append(event)
+
     def due(self, first_seq: int, limit: int) -> list[EventArray]:
-        """Return what was made and not acknowledged."""
-        self._make()
+        """Return what was not acknowledged."""
         start = max(first_seq - self._first_kept_seq, 0)
         return [self._kept[index] for index in range(start, min(start + limit, len(self._kept)))]
 
@@ -98,13 +91,36 @@ class Synthetic:
             self._kept.popleft()
             self._first_kept_seq += 1
 
+
+class Synthetic(Reported):
+    """A temperature that swings through the day, `events_per_second` of it, in bursts of `batch`.
+
+    Events are made when they are due, as a real device makes them, and kept until they are acknowledged.
+    """
+
+    def __init__(
+        self, *, events_per_second: float, batch: int, phase: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__()
+        self._events_per_second = events_per_second
+        self._batch = batch
+        self._clock = clock
+        # Bursts of different devices lie apart.
+        self._began_at = clock() + phase * batch / events_per_second
+        self._num_made = 0
+
+    def due(self, first_seq: int, limit: int) -> list[EventArray]:
+        """Return what was made and not acknowledged."""
+        self._make()
+        return super().due(first_seq, limit)
+
     def _make(self) -> None:
         """Make what is due by now, whole bursts only. A device whose memory is full measures no more until it is heard."""
         now = self._clock()
         num_due = int(max(0.0, now - self._began_at) * self._events_per_second) // self._batch * self._batch
         while self._num_made < num_due and len(self._kept) < KEPT_EVENTS_MAX:
             at = self._began_at + self._num_made / self._events_per_second
-            self._kept.append([int(at * MICROSECONDS), "temperature", daily_temperature(at), "C"])
+            self.report([int(at * MICROSECONDS), "temperature", daily_temperature(at), "C"])
             self._num_made += 1
 
 

@@ -9,6 +9,7 @@ from typing import cast
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import EventStorage, upgrade
 from hse.adapters.postgres.registry import add_devices, list_devices, rotate_token
+from hse.domain.booking.door_codes import LOCK_TYPE
 from hse.embedded.account import server_account
 from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
@@ -146,7 +147,12 @@ def enroll_fleet(database_url: str, path: Path, count: int) -> None:
     enroll(database_url, path, names)
 
 
-def enroll(database_url: str, path: Path, names: list[str]) -> None:
+def enroll_locks(database_url: str, path: Path, count: int) -> None:
+    """See to it that `count` locks are registered, and that their tokens are in the file."""
+    enroll(database_url, path, [f"lock-{number:04}" for number in range(1, count + 1)], device_type=LOCK_TYPE)
+
+
+def enroll(database_url: str, path: Path, names: list[str], *, device_type: str = "sensor") -> None:
     """Register devices by name where they are not, and keep their tokens in the file at `path`.
 
     The database keeps only the tokens' hashes. When either side was lost, the device gets a new token.
@@ -164,7 +170,7 @@ def enroll(database_url: str, path: Path, names: list[str]) -> None:
             if name in registered:
                 issued = rotate_token(connection, registered[name])
             else:
-                (issued,) = add_devices(connection, organization=DEMO_ORGANIZATION, name=name)
+                (issued,) = add_devices(connection, organization=DEMO_ORGANIZATION, name=name, device_type=device_type)
             identities.append(Identity(device_id=issued.device_id, token=str(issued.token), name=name))
     # After the commit: ids that are in the file are in the database. A death in between costs new tokens at the next start.
     known = {identity.name for identity in identities}

@@ -38,7 +38,13 @@ def ensure_organization(connection: sa.Connection, name: str) -> UUID:
 
 
 def add_devices(
-    connection: sa.Connection, *, organization: str, name: str, count: int = 1, gateway_id: UUID | None = None
+    connection: sa.Connection,
+    *,
+    organization: str,
+    name: str,
+    count: int = 1,
+    gateway_id: UUID | None = None,
+    device_type: str = "sensor",
 ) -> list[IssuedDevice]:
     """Adds `count` devices in one statement, so that the core hears of them once.
 
@@ -62,13 +68,14 @@ def add_devices(
         .render_derived()
     )
     statement = sa.insert(devices).from_select(
-        ["id", "organization_id", "gateway_id", "name", "token_hash"],
+        ["id", "organization_id", "gateway_id", "name", "token_hash", "device_type"],
         sa.select(
             rows.c.id,
             sa.literal(organization_id, sa.Uuid),
             sa.literal(gateway_id, sa.Uuid),
             rows.c.name,
             rows.c.token_hash,
+            sa.literal(device_type),
         ),
         include_defaults=False,
     )
