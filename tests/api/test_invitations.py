@@ -226,7 +226,24 @@ async def test_a_role_with_a_pending_invitation_counts_where_that_says(
     """Else an admin would give its holder-to-be something at establishments that he does not look after."""
     await invite(api, world.chief, roles["device keeper"], establishment_ids=[str(world.tenant.sites[1].id)])
     path, body = f"/api/v1/roles/{world.custom_role}", {"actions": ["read_area"]}
-    problem_of(await api.patch(path, headers=world.admin.headers, json=body), 403, "users.beyond-your-establishments")
+    beyond = (403, "users.beyond-your-establishments")
+    problem_of(await api.patch(path, headers=world.admin.headers, json=body), *beyond)
+    spare = {"name": "spare", "actions": []}
+    offered = (await api.post("/api/v1/roles", headers=world.chief.headers, json=spare)).json()["id"]
+    await invite(api, world.chief, offered, establishment_ids=[str(world.tenant.sites[1].id)], email="x@example.org")
+    path = f"/api/v1/roles/{offered}"
+    problem_of(await api.delete(path, headers=world.admin.headers), *beyond)
+    assert (await api.delete(path, headers=world.other_site_admin.headers)).status_code == 204
+
+
+async def test_an_invitation_to_what_stands_higher_is_not_sent_again(
+    api: Client, world: World, roles: dict[str, UUID]
+) -> None:
+    """Nobody can make one; it is refused all the same should one be there."""
+    made = (await invite(api, world.chief, roles["user"])).json()
+    execute(world, "update invitations set role_id = %s", roles["partner"])
+    path = f"/api/v1/invitations/{made['id']}/resend"
+    problem_of(await api.post(path, headers=world.chief.headers), 403, "users.above-you")
 
 
 def num_waiting(world: World) -> int:

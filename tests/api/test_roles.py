@@ -159,6 +159,13 @@ async def test_an_admin_changes_a_role_only_where_it_counts_at_his_establishment
         403,
         "users.beyond-your-establishments",
     )
+    # Nor does he take anything from them.
+    fewer = {"actions": ["read_device"]}
+    problem_of(
+        await api.patch(path, headers=world.other_site_admin.headers, json=fewer),
+        403,
+        "users.beyond-your-establishments",
+    )
     assert (await api.patch(path, headers=world.admin.headers, json=body)).status_code == 200
 
 

@@ -8,7 +8,6 @@ from hse.domain.errors import Forbidden, Invalid
 from hse.domain.identity.granting import (
     check_held,
     check_holdable,
-    check_not_above,
     check_within_establishments,
     require_level,
 )
@@ -112,13 +111,14 @@ async def change_role(work: IdentityWork, role_id: UUID, command: ChangeRole, *,
 async def delete_role(work: IdentityWork, role_id: UUID) -> None:
     """Delete a custom role that nobody has. Invitations to it can be accepted no more.
 
-    Raises `NotFound`, `Forbidden`, `SystemRoleFixed`, `InUse`.
+    Raises `NotFound`, `Forbidden`, `SystemRoleFixed`, `BeyondYourEstablishments`, `InUse`.
     """
     await work.roles.lock(role_id)
     before = await seen(work.roles, work.actor.reach("read_role"), role_id)
     if before.level is not Level.CUSTOM:
         raise SystemRoleFixed("it stays")
     _check_custom(work, before, "delete_role")
+    _check_places(work, "delete_role", await work.roles.places(before.id))
     await work.roles.remove(before)
 
 
@@ -138,7 +138,7 @@ async def _check_actions(work: IdentityWork, before: Role, wanted: tuple[str, ..
     check_holdable(known_actions(await work.actions.all(), added), before.hierarchy)
     places = await work.roles.places(before.id)
     if before.level is Level.CUSTOM:
-        check_within_establishments(work.actor, "update_role", "role", establishment_ids=places, is_everywhere=False)
+        _check_places(work, "update_role", places)
     if before.establishment_id is not None:
         places |= {before.establishment_id}
     tenant = Tenant(partner_company_id=before.partner_company_id, organization_id=before.organization_id)
@@ -147,10 +147,15 @@ async def _check_actions(work: IdentityWork, before: Role, wanted: tuple[str, ..
 
 
 def _check_custom(work: IdentityWork, before: Role, act: str) -> None:
+    """A custom role stands below everybody who may change roles at all. Raises `Forbidden`."""
     require_level(work.actor, act)
     if not before.is_within(work.actor.reach(act)):
         raise Forbidden(act)
-    check_not_above(work.actor, "role", before.hierarchy)
+
+
+def _check_places(work: IdentityWork, act: str, places: frozenset[UUID]) -> None:
+    """Also to take away is to act on those who have the role. Raises `BeyondYourEstablishments`."""
+    check_within_establishments(work.actor, act, "role", establishment_ids=places, is_everywhere=False)
 
 
 def _check_system(work: IdentityWork, before: Role, command: ChangeRole) -> None:

@@ -17,7 +17,7 @@ from hse.api.app import Parts
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.permissions.judging import Judge
 from tests.api.permissions.stage import Deed, Stage
-from tests.api.permissions.standing import ADMIN, ROOT
+from tests.api.permissions.standing import ADMIN, ROOT, RoleStanding
 from tests.api.world import PASSWORD, Person
 
 # Each acceptance costs a password's hash.
@@ -38,6 +38,7 @@ ACTIONS = [
 DEEDS = {
     "make_role": 2,
     "change_role": 3,
+    "take_from_role": 3,
     "delete_role": 1,
     "give_role": 4,
     "give_places": 3,
@@ -108,14 +109,27 @@ class Climbing(RuleBasedStateMachine):
 
     def change_role(self, chance: Random) -> None:
         """Change what a role holds."""
-        role = self.stage.role(chance)
-        deed = self.stage.do("PATCH", f"roles/{role.id}", self.stage.who(chance), {"actions": _some_actions(chance)})
+        self._change(self.stage.who(chance), self.stage.role(chance), _some_actions(chance))
+
+    def take_from_role(self, chance: Random) -> None:
+        """Change what a role holds to less: nobody need hold it for that, but he acts on all who have it."""
+        actor_id = self.stage.who(chance)
+        role = self.stage.role_of(chance, self.stage.standing.users[actor_id].organization_id)
+        self._change(actor_id, role, [one for one in sorted(role.actions) if chance.random() < 0.5])
+
+    def _change(self, actor_id: UUID, role: RoleStanding, wanted: list[str]) -> None:
+        deed = self.stage.do("PATCH", f"roles/{role.id}", actor_id, {"actions": wanted})
         if deed.is_done:
             deed.changed_only(role.id)
             after = deed.after.roles[role.id]
-            offered = [one.offered.places for one in self.stage.offers if one.offered.role.id == role.id]
-            places = deed.before.places_of(role).union(*offered)
-            self.judge.grant(deed.before, deed.actor, after, after.actions - role.actions, places=places)
+            self.judge.grant(
+                deed.before, deed.actor, after, after.actions - role.actions, places=self._places(deed, role)
+            )
+
+    def _places(self, deed: Deed, role: RoleStanding) -> set[UUID]:
+        """Where a role counted, or would have for those who were invited to it."""
+        offered = [one.offered.places for one in self.stage.offers if one.offered.role.id == role.id]
+        return deed.before.places_of(role).union(*offered)
 
     def delete_role(self, chance: Random) -> None:
         """Delete a role."""
@@ -123,7 +137,7 @@ class Climbing(RuleBasedStateMachine):
         deed = self.stage.do("DELETE", f"roles/{role.id}", self.stage.who(chance))
         if deed.is_done:
             deed.changed_only(role.id)
-            self.judge.role(deed.before, deed.actor, role)
+            self.judge.grant(deed.before, deed.actor, role, (), places=self._places(deed, role))
             self.judge.role_is_nobodys(deed.before, role)
 
     # --- people ---

@@ -110,9 +110,16 @@ class Judge:
     def admission(self, before: Standing, offered: UserStanding, invited_by: UUID, made: UserStanding) -> None:
         """Who was invited came in: to what he was offered, from somebody who may still offer it."""
         inviter = before.users[invited_by]
-        assert inviter.is_active
+        tenant = (made.partner_company_id, made.organization_id)
+        assert before.is_admitted(inviter)
         assert inviter.hierarchy <= min(ADMIN, made.hierarchy)
+        assert before.belongs_within(inviter, *tenant), "who moved elsewhere invites to it no more"
+        assert not made.is_chief or inviter.hierarchy <= PARTNER or inviter.is_chief
         there = {site: None for site in offered.places if before.sites.get(site) == offered.organization_id}
+        assert before.reached_sites(inviter).issuperset(there)
+        for action in self._given_with(made.role):
+            assert before.holds_for(inviter, action, *tenant), f"{action} was offered, and is not held any more"
+            assert before.reached_sites(inviter, action).issuperset(there)
         assert made.terms == replace(offered, places=there).terms
         assert before.is_admitted(made), "nobody comes to whom nobody may come"
 

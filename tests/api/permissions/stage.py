@@ -144,6 +144,15 @@ class Stage:
         roles = [*self.standing.roles.values()]
         return chance.choice([*roles, *(role for role in roles if role.hierarchy > USER)])
 
+    def role_of(self, chance: Random, organization_id: UUID | None) -> RoleStanding:
+        """One that belongs to this organisation, mostly."""
+        own = [
+            role
+            for role in self.standing.roles.values()
+            if organization_id is not None and role.organization_id == organization_id
+        ]
+        return chance.choice(own) if own and chance.random() >= FOREIGN else self.role(chance)
+
     def role_for(self, chance: Random, organization_id: UUID | None) -> RoleStanding:
         """One that somebody of this organisation can have, mostly."""
         roles = [*self.standing.roles.values()]
