@@ -2,21 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from hse.adapters.redis import SharedConnection
 
 T = TypeVar("T")
 
 ANSWER_SECONDS_MAX = 0.25
 AWAY_SECONDS = 2.0
-CONNECTIONS_MAX = 16
 
 logger = structlog.get_logger(__name__)
 
@@ -64,18 +62,10 @@ class Guard:
 
 
 class GuardedRedis:
-    """A pool of connections. `now` is a clock in seconds that never goes back."""
+    """One shared connection. `now` is a clock in seconds that never goes back."""
 
     def __init__(self, redis_url: str, *, purpose: str, now: Callable[[], float] = time.monotonic) -> None:
-        pool = BlockingConnectionPool.from_url(
-            redis_url,
-            max_connections=CONNECTIONS_MAX,
-            timeout=ANSWER_SECONDS_MAX,
-            socket_timeout=ANSWER_SECONDS_MAX,
-            socket_connect_timeout=ANSWER_SECONDS_MAX,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = SharedConnection(redis_url, connect_seconds_max=ANSWER_SECONDS_MAX)
         self._guard = Guard(purpose=purpose, answer_seconds_max=ANSWER_SECONDS_MAX, away_seconds=AWAY_SECONDS, now=now)
 
     @property
@@ -83,10 +73,19 @@ class GuardedRedis:
         """Whether it did not answer when it was last asked."""
         return self._guard.is_away
 
-    async def ask(self, call: Callable[["Redis"], Awaitable[T]]) -> T | None:
-        """What it answers; None while it is away."""
-        return await self._guard.ask(partial(call, self._redis))
+    async def ask(self, *words: str | bytes | int) -> Any:
+        """What it answers to a command; None while it is away."""
+        # A connection that does not answer would keep the next ones waiting behind what it owes.
+        return await self._guard.ask(partial(self._redis.call, *words), on_failure=self._redis.drop)
+
+    async def ask_all(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any] | None:
+        """What it answers to commands that are sent together; None while it is away."""
+
+        async def call() -> list[Any]:
+            return await asyncio.gather(*(self._redis.call(*words) for words in commands))
+
+        return await self._guard.ask(call, on_failure=self._redis.drop)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
+        """Close the connection."""
+        await self._redis.close()

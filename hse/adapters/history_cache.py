@@ -1,17 +1,13 @@
 """Parts of aggregates in Redis, for five minutes at most: what counts of them is decided by who finds them."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
 
 from hse.adapters.guarded_redis import GuardedRedis
 from hse.domain.telemetry.partials import Partial
-from hse.domain.telemetry.ports import KeptParts, Parts
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from hse.domain.telemetry.ports import KeptParts
 
 # What late hours are remembered for (0012_history: ten minutes) must be longer.
 KEPT_SECONDS = 300
@@ -22,15 +18,12 @@ RESULTS = ("hit", "miss", "outdated", "away")
 
 logger = structlog.get_logger(__name__)
 
-# samples, values, total, minimum, maximum, square deviation, first and last unit
-Row = tuple[int, int, float | None, float | None, float | None, float | None, str | None, str | None]
-
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
     """What is kept of one device."""
 
     snapshot: str
-    parts: dict[str, dict[int, Row]]
+    parts: dict[str, dict[int, Partial]]
 
 
 DECODER = msgspec.msgpack.Decoder(Entry)
@@ -71,7 +64,7 @@ class RedisHistoryCache(NoHistoryCache):
         if not names:
             return {}
         keys = [PREFIX + name for name in names]
-        answer = await self._redis.ask(lambda redis: redis.mget(keys))
+        answer = await self._redis.ask("MGET", *keys)
         if answer is None:
             self.results["away"] += len(names)
             return {}
@@ -81,43 +74,17 @@ class RedisHistoryCache(NoHistoryCache):
     async def keep(self, kept: Mapping[str, KeptParts]) -> None:
         """Keep them for a while, if Redis is there."""
         encoded = {PREFIX + name: _encode(one) for name, one in kept.items()}
-        small = {key: entry for key, entry in encoded.items() if len(entry) <= ENTRY_BYTES_MAX}
-        await self._redis.ask(_set_all(small))
+        small = ((key, entry) for key, entry in encoded.items() if len(entry) <= ENTRY_BYTES_MAX)
+        await self._redis.ask_all([("SET", key, entry, "EX", KEPT_SECONDS) for key, entry in small])
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.close()
 
 
-def _set_all(entries: Mapping[str, bytes]) -> Callable[["Redis"], Awaitable[Any]]:
-    async def send(redis: "Redis") -> Any:
-        pipeline = redis.pipeline(transaction=False)
-        for key, entry in entries.items():
-            pipeline.set(key, entry, ex=KEPT_SECONDS)
-        return await pipeline.execute()
-
-    return send
-
-
 def _encode(kept: KeptParts) -> bytes:
-    parts = {
-        event_type: {number: _row(part) for number, part in of_type.items()}
-        for event_type, of_type in kept.parts.items()
-    }
+    parts = {event_type: dict(of_type) for event_type, of_type in kept.parts.items()}
     return ENCODER.encode(Entry(snapshot=kept.snapshot, parts=parts))
-
-
-def _row(part: Partial) -> Row:
-    return (
-        part.samples,
-        part.num_values,
-        part.total,
-        part.minimum,
-        part.maximum,
-        part.square_deviation,
-        part.unit_min,
-        part.unit_max,
-    )
 
 
 def _decode(entry: bytes | str | None) -> KeptParts | None:
@@ -128,22 +95,4 @@ def _decode(entry: bytes | str | None) -> KeptParts | None:
     except msgspec.DecodeError as error:
         logger.warning("an entry of the history's cache cannot be read", error=str(error))
         return None
-    parts: Parts = {
-        event_type: {number: _partial(row) for number, row in of_type.items()}
-        for event_type, of_type in decoded.parts.items()
-    }
-    return KeptParts(snapshot=decoded.snapshot, parts=parts)
-
-
-def _partial(row: Row) -> Partial:
-    samples, num_values, total, minimum, maximum, square_deviation, unit_min, unit_max = row
-    return Partial(
-        samples=samples,
-        num_values=num_values,
-        total=total,
-        minimum=minimum,
-        maximum=maximum,
-        square_deviation=square_deviation,
-        unit_min=unit_min,
-        unit_max=unit_max,
-    )
+    return KeptParts(snapshot=decoded.snapshot, parts=decoded.parts)

@@ -16,6 +16,8 @@ from hse.domain.telemetry.model import ConnectionState, DeviceState, LastEvent
 
 STATE_PREFIX = "device:state:"
 NODE_PREFIX = "ingest:node:"
+# Who is asked for with every state.
+NODES_MAX = 50
 
 logger = structlog.get_logger(__name__)
 
@@ -61,24 +63,29 @@ class RedisLiveStates:
 
     def __init__(self, redis: GuardedRedis) -> None:
         self._redis = redis
+        # Nodes that devices were connected to: asked for together with the states.
+        self._nodes: frozenset[str] = frozenset()
 
     async def find(self, device_ids: Sequence[UUID]) -> Mapping[UUID, DeviceState] | None:
         """Those that there are; None while Redis is away."""
-        keys = [f"{STATE_PREFIX}{device_id}" for device_id in device_ids]
-        answer = await self._redis.ask(lambda redis: redis.mget(keys))
+        expected = sorted(self._nodes)
+        keys = [*(f"{STATE_PREFIX}{device_id}" for device_id in device_ids), *(NODE_PREFIX + node for node in expected)]
+        answer = await self._redis.ask("MGET", *keys)
         if answer is None:
             return None
+        texts, registrations = answer[: len(device_ids)], answer[len(device_ids) :]
         found = {
             device_id: state
-            for device_id, text in zip(device_ids, answer, strict=True)
+            for device_id, text in zip(device_ids, texts, strict=True)
             if text is not None and (state := _read(device_id, text)) is not None
         }
-        nodes = {
-            state.connection.node for state in found.values() if state.connection and state.connection.is_connected
-        }
-        alive = await self._alive(sorted(node for node in nodes if node is not None))
-        if alive is None:
+        connections = [state.connection for state in found.values() if state.connection is not None]
+        nodes = frozenset(one.node for one in connections if one.is_connected and one.node is not None)
+        others = await self._alive(sorted(nodes - self._nodes))
+        if others is None:
             return None
+        alive = others | _registered(expected, registrations)
+        self._nodes = nodes | self._nodes if len(self._nodes) < NODES_MAX else nodes
         return {device_id: _believed(state, alive) for device_id, state in found.items()}
 
     async def close(self) -> None:
@@ -88,10 +95,12 @@ class RedisLiveStates:
     async def _alive(self, nodes: list[str]) -> set[str] | None:
         if not nodes:
             return set()
-        answer = await self._redis.ask(lambda redis: redis.mget([NODE_PREFIX + node for node in nodes]))
-        if answer is None:
-            return None
-        return {node for node, registration in zip(nodes, answer, strict=True) if registration is not None}
+        answer = await self._redis.ask("MGET", *(NODE_PREFIX + node for node in nodes))
+        return None if answer is None else _registered(nodes, answer)
+
+
+def _registered(nodes: Sequence[str], registrations: Sequence[bytes | None]) -> set[str]:
+    return {node for node, registration in zip(nodes, registrations, strict=True) if registration is not None}
 
 
 def _believed(state: DeviceState, alive: set[str]) -> DeviceState:

@@ -71,10 +71,6 @@ class Acting:
         """Run a query, each statement in a transaction of its own; it may be run again when its actor is changed meanwhile."""
         return await self.database.read(self.principal, self.origin, datetime.now(UTC), query, self.admit)
 
-    async def read_as_one(self, query: Callable[[PostgresWork], Awaitable[T]]) -> T:
-        """Run a query whose statements need each other's transaction, such as those that read what the first one named."""
-        return await self.try_out(query)
-
     async def try_out(self, command: Callable[[PostgresWork], Awaitable[T]]) -> T:
         """Run a command in a transaction of its own and undo what it did."""
         async with self.database.work(self.principal, self.origin, datetime.now(UTC)) as work:

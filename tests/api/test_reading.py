@@ -1,7 +1,7 @@
 """Reading in one wait for the database: what it costs, and that nobody is answered as who he was a moment ago."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +12,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 from litestar import Litestar
 
+from hse.adapters.live_states import NoLiveStates
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.devices import Devices
@@ -21,10 +22,12 @@ from hse.adapters.postgres.roles import Roles
 from hse.adapters.postgres.tables import areas, devices, establishments
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import Origin, PostgresWork
+from hse.api.history import History
 from hse.domain.devices import queries
 from hse.domain.identity.principals import SessionPrincipal
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import Reach
+from hse.domain.telemetry.model import DeviceState
 from tests.api.conftest import OUTBOX, Client, problem_of
 from tests.api.test_isolation import SCOPE_SETTINGS
 from tests.api.world import Person, World
@@ -51,6 +54,19 @@ async def nothing(_: PostgresWork) -> None:
     """Admits everybody."""
 
 
+class AllConnected(NoLiveStates):
+    """Says of every device that it is connected."""
+
+    async def find(self, device_ids: Sequence[UUID]) -> Mapping[UUID, DeviceState] | None:
+        """All of them."""
+        return {
+            one: DeviceState(
+                device_id=one, status="online", is_live=True, last_event=None, connection=None, updated_at=None
+            )
+            for one in device_ids
+        }
+
+
 async def statements_of(app: Litestar, client: Client, path: str, person: Person) -> tuple[int, list[str]]:
     """How often a request waits for the database, and for what."""
     pool, statements = app.state.database.readers.pool, []
@@ -73,6 +89,22 @@ async def test_a_list_is_one_wait_for_the_database(app: Litestar, api: Client, w
         assert waits == 1
         assert "hse_enter_session" in statements[0]
         assert len(statements) == 2
+
+
+async def test_a_device_s_state_is_one_wait_for_the_database_and_what_is_stored_of_it_one_more(
+    app: Litestar, api: Client, world: World
+) -> None:
+    device = world.tenant.sites[0].device_id
+    await api.get("/api/v1/devices", headers=world.chief.headers)
+    history = app.state.history
+    app.state.history = History(states=AllConnected())
+    assert (await statements_of(app, api, f"/api/v1/devices/{device}/state", world.chief))[0] == 1
+    app.state.history = history
+    waits, statements = await statements_of(app, api, f"/api/v1/telemetry/latest?device_id={device}", world.chief)
+    assert waits == 3
+    # Each of them is a transaction of its own, which enters and names.
+    assert ["hse_enter_session" in one for one in statements] == [True, False] + [True, False, False] * 2
+    assert ["hse_name_devices" in one for one in statements] == [False, True] + [False, True, False] * 2
 
 
 async def test_a_list_takes_nothing_of_the_pool_that_commands_use(api: Client, world: World) -> None:
@@ -296,3 +328,25 @@ async def until_it_sleeps(world: World) -> None:
             while await (await connection.execute(query)).fetchone() is None:
                 # The database's own clock: it gives the event loop the time to send what is to be seen.
                 await connection.execute("select pg_sleep(0.01)")
+
+
+async def test_what_was_named_is_named_again_and_a_device_that_was_moved_away_meanwhile_is_not(
+    database: Database, world: World
+) -> None:
+    first, second = world.tenant.sites
+    seen: list[list[UUID]] = []
+
+    async def run(work: PostgresWork) -> list[UUID]:
+        reach = work.actor.reach("read_telemetry")
+        named = await work.telemetry.name([first.device_id], see=reach, read=reach)
+        seen.append([one.id for one in named])
+        if len(seen) == 1:
+            move = "update devices set establishment_id = %s, area_id = null where id = %s"
+            execute(world, move, second.id, first.device_id)
+        setting = await work.connection.execute(sa.text("select hse_setting_ids('device_ids')::uuid[]"))
+        return list(setting.scalar_one())
+
+    principal = SessionPrincipal(session_id=world.user.session_id)
+    await read_as(database, world.user, sa.text("select 1"))
+    assert await database.read(principal, Origin(), datetime.now(UTC), run, nothing) == []
+    assert seen == [[first.device_id], []]

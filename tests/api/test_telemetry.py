@@ -172,9 +172,13 @@ async def test_a_download_ends_when_its_reader_may_read_no_more(app: Litestar, a
     params = {"from": START.strftime(Z), "to": (START + 3 * HOUR).strftime(Z)}
     with counted(app) as statements:
         await api.get(url, headers=world.user.headers, params=params)
-    entered = [one for one in statements if "hse_enter_session" in one]
-    # Three pages, and each of them asks who he is: a session that has ended in between reads no further.
-    assert len(entered) == 3
+    # Three pages, and each of them is read in a transaction that asks who he is, and for the device: a session that has ended in
+    # between reads no further.
+    read = [number for number, one in enumerate(statements) if "from named_events" in one]
+    assert len(read) == 3
+    for number in read:
+        assert "hse_enter_session" in statements[number - 2]
+        assert "hse_name_devices" in statements[number - 1]
 
 
 async def test_series_are_downloaded_with_their_gaps(api: Client, world: World) -> None:

@@ -10,18 +10,21 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hse.adapters.postgres import history_statements as statements
-from hse.adapters.postgres.reach import SiteScope, one_of
+from hse.adapters.postgres.reach import UUIDS, AnyReach, SiteScope, parameters_of
+from hse.adapters.postgres.reading import Reading
 from hse.adapters.postgres.tables import devices, establishments
 from hse.adapters.postgres.telemetry import event_of
 from hse.domain.errors import Invalid
 from hse.domain.paging import Page
-from hse.domain.policy import Reach
+from hse.domain.policy import EVERYWHERE, Reach
 from hse.domain.telemetry.buckets import Reaches, Span
 from hse.domain.telemetry.model import Event
 from hse.domain.telemetry.partials import Partial
@@ -35,30 +38,23 @@ FIRST_STRETCH = timedelta(days=1)
 STRETCH_GROWTH = 8
 
 SCOPE = SiteScope(devices.c.organization_id, devices.c.establishment_id)
+SEE, READ = AnyReach(prefix="see"), AnyReach(prefix="read")
 
 
 class Telemetry:
     """The events of named devices, and their aggregates."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection | Reading) -> None:
         self._connection = connection
 
     async def name(self, device_ids: Sequence[UUID], *, see: Reach, read: Reach) -> list[NamedDevice]:
         """Those of the devices that lie within `see`. Those within `read`, too, are named: until others are, they can be read."""
-        seen = (
-            sa.select(devices.c.id, establishments.c.timezone, SCOPE.within(read).label("is_readable"))
-            .select_from(devices.outerjoin(establishments, establishments.c.id == devices.c.establishment_id))
-            .where(one_of(devices.c.id, device_ids), SCOPE.within(see))
-            .cte("seen")
-        )
-        readable = sa.select(sa.func.array_agg(seen.c.id)).where(seen.c.is_readable).scalar_subquery()
-        named = sa.select(sa.func.hse_name_devices(readable).label("ids")).cte("named")
-        is_named = sa.func.coalesce(seen.c.id == sa.any_(named.c.ids), sa.false())
-        # From `named` on, so that it is called where nothing is seen: what was named before must be forgotten.
-        statement = sa.select(seen.c.id, seen.c.timezone, is_named.label("is_readable")).select_from(
-            named.outerjoin(seen, sa.true())
-        )
-        rows = await self._connection.execute(statement)
+        statement = _naming(sees_everything=see.is_everything, reads_everything=read.is_everything)
+        parameters = {"ids": sorted(device_ids), **parameters_of(see, SEE), **parameters_of(read, READ)}
+        connection = self._connection
+        # Where each statement is a transaction of its own, this one belongs to those that follow.
+        run = connection.execute_first if isinstance(connection, Reading) else connection.execute
+        rows = await run(statement, parameters)
         return [
             NamedDevice(id=row.id, timezone=row.timezone, is_readable=row.is_readable)
             for row in rows
@@ -87,17 +83,10 @@ class Telemetry:
         if built is None:
             return found
         statement, parameters = built
-        for row in await self._connection.execute(statement, parameters):
-            found.setdefault(row.device_id, {}).setdefault(row.event_type, {})[row.number] = Partial(
-                samples=row.samples,
-                num_values=row.num_values,
-                total=row.total,
-                minimum=row.minimum,
-                maximum=row.maximum,
-                square_deviation=row.square_deviation,
-                unit_min=row.unit_min,
-                unit_max=row.unit_max,
-            )
+        rows: sa.Result[Any] = await self._connection.execute(statement, parameters)
+        for row in rows.all():
+            device_id, event_type, number, *part = tuple[Any, ...](row)
+            found.setdefault(device_id, {}).setdefault(event_type, {})[number] = Partial._make(part)
         return found
 
     async def latest(self, device_ids: Sequence[UUID], event_types: Sequence[str], reaches: Reaches) -> list[Event]:
@@ -145,6 +134,31 @@ class Telemetry:
         xmin, xmax, between = snapshot.split(":")
         unseen = {int(xid) for xid in between.split(",") if xid}
         return all(xid < int(xmin) or (xid < int(xmax) and xid not in unseen) for xid in marked_by)
+
+
+@cache
+def _naming(*, sees_everything: bool, reads_everything: bool) -> sa.Select[Any]:
+    """The statement that names devices."""
+    see, read = EVERYWHERE if sees_everything else SEE, EVERYWHERE if reads_everything else READ
+    seen = (
+        sa.select(devices.c.id, establishments.c.timezone, SCOPE.within(read).label("is_readable"))
+        .select_from(devices.outerjoin(establishments, establishments.c.id == devices.c.establishment_id))
+        .where(devices.c.id == sa.any_(sa.bindparam("ids", type_=UUIDS)), SCOPE.within(see))
+        .cte("seen")
+    )
+    readable = sa.select(sa.func.array_agg(seen.c.id)).where(seen.c.is_readable).scalar_subquery()
+    planned: list[sa.ColumnElement[str]] = [
+        sa.literal_column(f"set_config('{name}', '{value}', true)") for name, value in statements.PLANNING.items()
+    ]
+    named = sa.select(sa.func.hse_name_devices(readable).label("ids"), *planned).cte("named")
+    is_named = sa.func.coalesce(seen.c.id == sa.any_(named.c.ids), sa.false())
+    # From `named` on, so that it is called where nothing is seen: what was named before must be forgotten.
+    return (
+        sa.select(seen.c.id, seen.c.timezone, is_named.label("is_readable"))
+        .select_from(named.outerjoin(seen, sa.true()))
+        .order_by(seen.c.id)
+        .execution_options(is_kept=True)
+    )
 
 
 def _stretches(since: datetime, until: datetime, *, is_ascending: bool) -> list[Span]:

@@ -1,9 +1,13 @@
 """The statements that read the history, all of them from views that show the events of named devices."""
 
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import TypeEngine
 
 from hse.adapters.postgres.tables import Timestamptz
 from hse.domain.telemetry.buckets import Span
@@ -11,23 +15,32 @@ from hse.domain.telemetry.ports import PartsQuery
 
 UUIDS, TEXTS, TIMES = ARRAY(sa.Uuid()), ARRAY(sa.Text()), ARRAY(Timestamptz)
 
-# The planner expects a few rows where a year by days reads a hundred thousand, and would sort them on disk: for the rest of the
-# transaction it is told to group in memory. One snapshot for all else: what has marked no late hour in it is in `snapshot`, or
-# comes after it.
-MOMENT = sa.text(
+# The planner expects a few rows where a year by days reads a hundred thousand, and would sort them on disk; and a plan that fits
+# any time is one of all partitions. It is told with the naming of devices, for the statements behind that.
+PLANNING = {"work_mem": "32MB", "enable_sort": "off", "plan_cache_mode": "force_custom_plan"}
+
+
+def _kept(text: str, **types: TypeEngine[Any]) -> sa.TextClause:
+    """A statement that takes all its values as parameters, some of them of these types."""
+    bound = [sa.bindparam(name, type_=type_) for name, type_ in types.items()]
+    return sa.text(text).bindparams(*bound).execution_options(is_kept=True)
+
+
+# One snapshot for all: what has marked no late hour in it is in `snapshot`, or comes after it.
+MOMENT = _kept(
     "select stands.hours_until, stands.days_until, stands.kept_from, stands.snapshot, late.device_id, late.hours, late.marked_by"
-    "  from history_state() stands cross join set_config('work_mem', '32MB', true) memory"
-    " cross join set_config('enable_sort', 'off', true) grouping_in_memory left join ("
+    "  from history_state() stands left join ("
     "       select device_id, range_agg(tstzrange(bucket, bucket + interval '1 hour')) as hours,"
     "              array_agg(distinct marked_by) as marked_by"
     "         from named_late_hours"
     "        where device_id = any(:ids) and bucket > cast(:since as timestamptz) - interval '1 hour' and bucket < :until"
-    "        group by device_id) late on true"
-).bindparams(sa.bindparam("ids", type_=UUIDS))
+    "        group by device_id) late on true",
+    ids=UUIDS,
+)
 
 # The newest hour or day that something of a device and type is known of, then the newest event in it. Days and hours name the
 # types, so that no more events are read than those of the last hours.
-LATEST = sa.text(
+LATEST = _kept(
     "with found as ("
     "    select device_id, event_type, max(time) as since, max(time) + interval '1 microsecond' as until"
     "      from named_events where device_id = any(:ids) and time >= :hours_until"
@@ -56,25 +69,30 @@ LATEST = sa.text(
     "       select time, device_id, event_type, value, unit, metadata, source from named_events"
     "        where device_id = newest.device_id and event_type = newest.event_type"
     "          and time >= newest.since and time < newest.until"
-    "        order by time desc limit 1) event"
-).bindparams(sa.bindparam("ids", type_=UUIDS), sa.bindparam("types", type_=TEXTS))
+    "        order by time desc limit 1) event",
+    ids=UUIDS,
+    types=TEXTS,
+)
 
 
 def _events(direction: str) -> sa.TextClause:
     # What has the same time stands in an order of its own, which a cursor can count in.
-    return sa.text(
+    return _kept(
         "select time, device_id, event_type, value, unit, metadata, source from named_events"  # noqa: S608 (asc or desc)
         " where device_id = :id and time >= :since and time < :until"
         "   and (cast(:types as text[]) is null or event_type = any(cast(:types as text[])))"
-        f" order by time {direction}, event_type, value, unit, source, metadata::text offset :skipped limit :limit"
-    ).bindparams(sa.bindparam("types", type_=TEXTS), sa.bindparam("id", type_=sa.Uuid()))
+        f" order by time {direction}, event_type, value, unit, source, metadata::text offset :skipped limit :limit",
+        types=TEXTS,
+        id=sa.Uuid(),
+    )
 
 
 EVENTS_ASCENDING, EVENTS_DESCENDING = _events("asc"), _events("desc")
 
 COUNTED = {
     "events": (
-        "select read.device_id, read.event_type, width_bucket(read.time, :edges) as number, count(*) as samples,"
+        "select read.device_id, read.event_type, width_bucket(read.time, cast(:edges as timestamptz[])) as number,"
+        " count(*) as samples,"
         " count(countable(read.value)) as num_values, sum(countable(read.value)) as total,"
         " min(countable(read.value)) as minimum, max(countable(read.value)) as maximum,"
         " var_pop(countable(read.value)) * count(countable(read.value)) as square_deviation,"
@@ -85,7 +103,7 @@ COUNTED = {
         " and time >= :events_from and time < :events_to offset 0) read group by 1, 2, 3"
     ),
     "hours": (
-        "select read.device_id, read.event_type, width_bucket(read.bucket, :edges) as number, read.samples,"
+        "select read.device_id, read.event_type, width_bucket(read.bucket, cast(:edges as timestamptz[])) as number, read.samples,"
         " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
         " read.value_square_deviation as square_deviation, read.unit_min, read.unit_max"
         " from unnest(:hours_since, :hours_until) as piece (since, until) cross join lateral ("
@@ -95,7 +113,7 @@ COUNTED = {
         " and bucket >= :hours_from and bucket < :hours_to offset 0) read"
     ),
     "days": (
-        "select read.device_id, read.event_type, width_bucket(read.bucket, :edges) as number, read.samples,"
+        "select read.device_id, read.event_type, width_bucket(read.bucket, cast(:edges as timestamptz[])) as number, read.samples,"
         " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
         " cast(null as double precision) as square_deviation, read.unit_min, read.unit_max"
         " from unnest(:days_since, :days_until) as piece (since, until) cross join lateral ("
@@ -106,19 +124,19 @@ COUNTED = {
     ),
 }
 
+# Whose they are, and of which bucket; then the fields of a `Partial`, in its order.
 TOGETHER = (
     "select device_id, event_type, number, sum(samples)::bigint as samples, sum(num_values)::bigint as num_values,"
-    " sum(total) as total, min(minimum) as minimum, max(maximum) as maximum, min(unit_min) as unit_min, max(unit_max) as unit_max,"
+    " sum(total) as total, min(minimum) as minimum, max(maximum) as maximum, {square_deviation} as square_deviation,"
+    " min(unit_min) as unit_min, max(unit_max) as unit_max from {parts} group by 1, 2, 3"
 )
-WITHOUT_DEVIATION = f"{TOGETHER} cast(null as double precision) as square_deviation from parts group by 1, 2, 3"
+WITHOUT_DEVIATION = TOGETHER.format(square_deviation="cast(null as double precision)", parts="parts")
 # What deviates from the mean of all: within each part, and the parts' own means.
-WITH_DEVIATION = (
-    TOGETHER + " case when bool_and(num_values = 0 or square_deviation is not null) then"  # noqa: S608 (constants)
-    " coalesce(sum(square_deviation), 0) + coalesce(sum(num_values * (total / nullif(num_values, 0) - mean) ^ 2), 0)"
-    " end as square_deviation"
-    " from (select *, sum(total) over bucket / nullif(sum(num_values) over bucket, 0) as mean"
-    "         from parts window bucket as (partition by device_id, event_type, number)) parts"
-    " group by 1, 2, 3"
+WITH_DEVIATION = TOGETHER.format(
+    square_deviation="case when bool_and(num_values = 0 or square_deviation is not null) then"
+    " coalesce(sum(square_deviation), 0) + coalesce(sum(num_values * (total / nullif(num_values, 0) - mean) ^ 2), 0) end",
+    parts="(select *, sum(total) over bucket / nullif(sum(num_values) over bucket, 0) as mean"
+    " from parts window bucket as (partition by device_id, event_type, number)) parts",
 )
 
 
@@ -131,19 +149,25 @@ def parts(query: PartsQuery) -> tuple[sa.TextClause, dict[str, Any]] | None:
     parameters: dict[str, Any] = {
         "ids": list(query.device_ids),
         "types": list(query.event_types),
-        "edges": list(query.edges),
+        "edges": _literal(query.edges),
     }
-    bound: list[sa.BindParameter[Any]] = [
-        sa.bindparam("ids", type_=UUIDS),
-        sa.bindparam("types", type_=TEXTS),
-        sa.bindparam("edges", type_=TIMES),
-    ]
     for name, spans in used.items():
         parameters |= _bounds(name, spans)
-        bound += [sa.bindparam(f"{name}_{end}", type_=TIMES) for end in ("since", "until")]
-    counted = " union all ".join(COUNTED[name] for name in used)
-    together = WITH_DEVIATION if query.has_deviation else WITHOUT_DEVIATION
-    return sa.text(f"with parts as ({counted}) {together}").bindparams(*bound), parameters
+    return _counting(tuple(used), has_deviation=query.has_deviation), parameters
+
+
+@cache
+def _counting(pieces: tuple[str, ...], *, has_deviation: bool) -> sa.TextClause:
+    """The statement that counts pieces of these kinds."""
+    counted = " union all ".join(COUNTED[name] for name in pieces)
+    together = WITH_DEVIATION if has_deviation else WITHOUT_DEVIATION
+    spans = {f"{name}_{end}": TIMES for name in pieces for end in ("since", "until")}
+    return _kept(f"with parts as ({counted}) {together}", ids=UUIDS, types=TEXTS, **spans)
+
+
+def _literal(times: Sequence[datetime]) -> str:
+    """An array as PostgreSQL reads it: a chart has hundreds of edges, for which the driver would take longer than for the rows."""
+    return f"{{{','.join(map(datetime.isoformat, times))}}}"
 
 
 def _bounds(name: str, spans: tuple[Span, ...]) -> dict[str, Any]:

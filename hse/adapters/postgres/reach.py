@@ -1,6 +1,6 @@
 """A `Reach` as the WHERE clause of a query: what the policy decided is what the database returns.
 
-A statement that is kept for later requests is made for `ANY_REACH`: in the place of ids it has parameters with names, which each
+A statement that is kept for later requests is made for an `AnyReach`: in the place of ids it has parameters with names, which each
 request gives the ids of its own reach (`parameters_of`). Every other statement holds its ids itself, those of several reaches, too.
 """
 
@@ -28,18 +28,27 @@ UUIDS = ARRAY(sa.Uuid())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyReach(Reach):
-    """Stands for every reach that is not everything. By itself it is nowhere."""
+    """Stands for every reach that is not everything. By itself it is nowhere.
+
+    A statement that is made for several has names for each: one must never get the ids of another.
+    """
+
+    prefix: str = "reach"
 
 
 ANY_REACH = AnyReach()
 
-ORGANIZATIONS, ESTABLISHMENTS = "reach_organizations", "reach_establishments"
-PARTNERS, OWNERS = "reach_partners", "reach_owners"
+ORGANIZATIONS, ESTABLISHMENTS, PARTNERS, OWNERS = "organizations", "establishments", "partners", "owners"
 
 
 @lru_cache(2000)
-def parameters_of(reach: Reach) -> Mapping[str, list[UUID]]:
-    """The parameters of the conditions that were made of `ANY_REACH`."""
+def parameters_of(reach: Reach, stand_in: AnyReach = ANY_REACH) -> Mapping[str, list[UUID]]:
+    """The parameters of the conditions that were made of `stand_in`."""
+    return {f"{stand_in.prefix}_{name}": ids for name, ids in _ids_of(reach).items()}
+
+
+@lru_cache(2000)
+def _ids_of(reach: Reach) -> Mapping[str, list[UUID]]:
     return {
         ORGANIZATIONS: _sorted(reach.organization_ids),
         ESTABLISHMENTS: _sorted(reach.establishment_ids),
@@ -55,7 +64,9 @@ def one_of(column: sa.ColumnElement[Any], ids: Iterable[UUID | None]) -> sa.Colu
 
 def ids_of(reach: Reach, name: str) -> sa.ColumnElement[Any]:
     """The ids of one of the parameters, as an array."""
-    return sa.bindparam(name, type_=UUIDS) if reach is ANY_REACH else sa.literal(parameters_of(reach)[name], UUIDS)
+    if isinstance(reach, AnyReach):
+        return sa.bindparam(f"{reach.prefix}_{name}", type_=UUIDS)
+    return sa.literal(_ids_of(reach)[name], UUIDS)
 
 
 def _one_of_reach(column: sa.ColumnElement[Any], name: str, reach: Reach) -> sa.ColumnElement[bool]:

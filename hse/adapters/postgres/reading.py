@@ -4,6 +4,9 @@ The answer to that question sets the scope of row-level security for the stateme
 policy decided what the statement asks for. If by now it is another one, because a role, an assignment or a session was changed,
 what was read is thrown away (`ActorChanged`) and the policy decides anew. So who the actor was at his last request may be
 remembered: nothing is answered that was not confirmed in the transaction that read it, and that takes one wait for the database.
+
+Statements that need what an earlier one did in its transaction, such as those of the history, which read what was named, have it
+done again in theirs (`execute_first`): it goes in front of them and costs no wait. Its answer must stay what it was, too.
 """
 
 import time
@@ -25,12 +28,13 @@ ACTORS_REMEMBERED_MAX = 2000
 
 # The database's answer to who the actor is, as it came; None when there is no such actor.
 Answer = tuple[bytes | None, ...] | None
+Rows = list[tuple[bytes | None, ...]]
 # By session: what was answered about it, and what that means.
 Remembered = dict[UUID, tuple[Answer, Entered]]
 
 
 class ActorChanged(Exception):
-    """The actor is not any more as he was when the policy decided what he may read."""
+    """The actor is not any more as he was when the policy decided what he may read, or not any more what was named by that."""
 
 
 class Readers:
@@ -99,12 +103,27 @@ class Reading:
         self._principal = principal
         self._answer = answer
         self._is_confirmed = is_confirmed
+        # What goes in front of every statement, and what it answered.
+        self._first: tuple[Statement, Rows] | None = None
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> sa.Result[Any]:
         """Run a statement for the actor. Raises `ActorChanged`, `Unauthenticated` and SQLAlchemy's errors."""
         plan, sent = self._readers.find_plan(statement, parameters)
-        connection, (_, result) = await self._fly(sent)
-        return plan.rows(connection, result)
+        connection, results = await self._fly(sent)
+        return plan.rows(connection, results[-1])
+
+    async def execute_first(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> sa.Result[Any]:
+        """Run a statement, and run it again in front of each later one, in the same transaction; until there is another first one.
+
+        Raises `ActorChanged`, then also when it answers something else than now; `Unauthenticated` and SQLAlchemy's errors.
+        """
+        plan, sent = self._readers.find_plan(statement, parameters)
+        self._first = None
+        connection, results = await self._fly(sent)
+        self._first = (sent, rows_in(results[-1]))
+        return plan.rows(connection, results[-1])
 
     async def confirm(self) -> None:
         """See that the actor is who he was taken for, unless a statement did. Raises `ActorChanged`, `Unauthenticated`."""
@@ -114,11 +133,14 @@ class Reading:
     async def _fly(self, *statements: Statement) -> tuple[PipelinedConnection, list[PGresult]]:
         started = time.perf_counter()
         _, enter = self._readers.entering(self._principal)
-        connection, results = await self._readers.fly([enter, *statements])
+        first = () if self._first is None else (self._first[0],)
+        connection, results = await self._readers.fly([enter, *first, *statements])
         answer = answer_in(results[0])
         if answer != self._answer:
             self._readers.forget(self._principal)
             raise Unauthenticated if answer is None else ActorChanged
+        if self._first is not None and rows_in(results[1]) != self._first[1]:
+            raise ActorChanged
         self._is_confirmed = True
         self.seconds = self.seconds or time.perf_counter() - started
         return connection, results
@@ -126,6 +148,11 @@ class Reading:
 
 def answer_in(result: PGresult) -> Answer:
     """The one row of a result, as it came."""
-    if result.ntuples == 0:
-        return None
-    return tuple(result.get_value(0, number) for number in range(result.nfields))
+    rows = rows_in(result)
+    return rows[0] if rows else None
+
+
+def rows_in(result: PGresult) -> Rows:
+    """The rows of a result, as they came."""
+    columns = range(result.nfields)
+    return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]

@@ -64,7 +64,7 @@ class Loaders:
 
     async def _load_states(self, device_ids: list[UUID]) -> list[DeviceState | None]:
         async with self._connections:
-            states = await self._acting.read_as_one(lambda work: visible_states(work, self._history.states, device_ids))
+            states = await self._acting.read(lambda work: visible_states(work, self._history.states, device_ids))
         found = {state.device_id: state for state in states}
         return [found.get(device_id) for device_id in device_ids]
 

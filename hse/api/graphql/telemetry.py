@@ -159,4 +159,4 @@ class TelemetryQuery:
 async def _read(info: Asked, query: Any) -> Any:
     context = context_of(info)
     async with context.connections:
-        return await context.acting.read_as_one(query)
+        return await context.acting.read(query)

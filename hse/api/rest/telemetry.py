@@ -113,7 +113,7 @@ AskedSeries = NamedDependency[SkipValidation[SeriesQuery]]
 @get("/devices/{device_id:uuid}/events", dependencies={"asked": Provide(provide_event_query)})
 async def list_events(acting: Acts, asked: AskedEvents) -> Page[Event]:
     """List what a device reported, page after page."""
-    return await acting.read_as_one(lambda work: queries.events(work, asked))
+    return await acting.read(lambda work: queries.events(work, asked))
 
 
 @get(
@@ -151,20 +151,20 @@ async def download_events(
 @get("/devices/{device_id:uuid}/state", dependencies={"history": Provide(provide_history)})
 async def get_device_state(acting: Acts, history: Histories, device_id: FromPath[UUID]) -> DeviceState:
     """Read how a device is now: whether it is connected, and what it reported last."""
-    (state,) = await acting.read_as_one(lambda work: queries.states(work, history.states, [device_id]))
+    (state,) = await acting.read(lambda work: queries.states(work, history.states, [device_id]))
     return state
 
 
 @get("/telemetry/states", dependencies={"history": Provide(provide_history)}, opt=UNSEEN)
 async def list_device_states(acting: Acts, history: Histories, device_ids: DeviceIds) -> list[DeviceState]:
     """Read how devices are now, 200 at most. One that you may not see is refused, and the others with it."""
-    return await acting.read_as_one(lambda work: queries.states(work, history.states, device_ids))
+    return await acting.read(lambda work: queries.states(work, history.states, device_ids))
 
 
 @get("/telemetry/latest", opt=UNSEEN)
 async def list_latest_events(acting: Acts, device_ids: DeviceIds, event_types: EventTypes = None) -> list[Event]:
     """Read the newest event of each device and type, as far as it is not older than a year."""
-    return await acting.read_as_one(lambda work: queries.latest(work, device_ids, event_types or ()))
+    return await acting.read(lambda work: queries.latest(work, device_ids, event_types or ()))
 
 
 @get(
@@ -195,11 +195,11 @@ async def download_series(acting: Acts, history: Histories, asked: AskedSeries, 
 
 
 async def _read_series(acting: Acting, history: History, query: SeriesQuery, timezone: str | None) -> SeriesSet:
-    return await acting.read_as_one(lambda work: series(work, history.cache, replace(query, timezone=timezone)))
+    return await acting.read(lambda work: series(work, history.cache, replace(query, timezone=timezone)))
 
 
 async def _download_page(acting: Acting, query: EventQuery) -> Page[Event]:
-    return await acting.read_as_one(lambda work: queries.events(work, query, limit_max=queries.DOWNLOAD_PAGE_LIMIT))
+    return await acting.read(lambda work: queries.events(work, query, limit_max=queries.DOWNLOAD_PAGE_LIMIT))
 
 
 async def _event_rows(acting: Acting, query: EventQuery, page: Page[Event]) -> AsyncIterator[Rows]:

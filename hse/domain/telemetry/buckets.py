@@ -227,9 +227,8 @@ def hour_of(moment: datetime) -> datetime:
 
 def _cut_hours(edges: Sequence[datetime]) -> Iterator[datetime]:
     for edge in edges:
-        hour = hour_of(edge)
-        if hour != edge:
-            yield hour
+        if edge.minute or edge.second or edge.microsecond:
+            yield hour_of(edge)
 
 
 def _within(spans: Iterable[Span], bounds: Span) -> list[Span]:

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from hse.domain.errors import Invalid
 from hse.domain.telemetry.buckets import (
+    CALENDAR_STEPS,
     HOUR,
     STEPS,
     Pieces,
@@ -46,6 +48,8 @@ CELLS_MAX = 100_000
 EVENT_HOURS_MAX = 31 * 24
 AGGREGATE_HOURS_MAX = 50 * 366 * 24
 UTC_NAME = "UTC"
+
+UNIT_MIN, UNIT_MAX = attrgetter("unit_min"), attrgetter("unit_max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,9 @@ class _Asked:
             since, until = max(window.since, self.edges[0]), min(window.until, self.edges[-1])
             return Pieces(events=(Span(since, until),) if since < until else ())
         late = [span for one in devices if one in moment.late for span in moment.late[one].hours]
-        return plan(self.edges, window, moment.reaches, late, has_days=not self.has_deviation)
+        # No day lies in a bucket that is shorter.
+        has_days = self.step in CALENDAR_STEPS and not self.has_deviation
+        return plan(self.edges, window, moment.reaches, late, has_days=has_days)
 
     def parts_query(self, devices: Sequence[UUID], pieces: Pieces) -> PartsQuery:
         """How the store is asked."""
@@ -228,9 +234,10 @@ def _series(
     def numbers(name: str) -> list[float | None] | None:
         if name not in functions:
             return None
-        return [None if part is None else FUNCTIONS[name](part) for part in buckets]
+        function = FUNCTIONS[name]
+        return [None if part is None else function(part) for part in buckets]
 
-    units = {unit for part in parts.values() for unit in (part.unit_min, part.unit_max) if unit is not None}
+    units = {*map(UNIT_MIN, parts.values()), *map(UNIT_MAX, parts.values())} - {None}
     return Series(
         device_id=device_id,
         event_type=event_type,
