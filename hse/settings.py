@@ -117,6 +117,8 @@ class Settings:
     api_port: int = _setting(8080, maximum=PORT_MAX, is_for_ingest=False)
     api_database_url: str | None = _setting(schemes=DATABASE_SCHEMES, is_for_ingest=False)
     api_pool_size: int = _setting(10, minimum=1, maximum=200, is_for_ingest=False)
+    # Half of them may be live streams and WebSockets.
+    api_connections_max: int = _setting(10_000, minimum=10, is_for_ingest=False)
     secret_key: str | None = _setting(is_for_ingest=False, is_secret=True)
     public_url: str | None = _setting(schemes=WEB_SCHEMES, is_for_ingest=False)
     smtp_url: str | None = _setting(schemes=SMTP_SCHEMES, is_for_ingest=False)

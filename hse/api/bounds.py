@@ -154,7 +154,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self._refuse(408, "the request did not come in time")
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
         """Answer in the application's stead, and hang up."""
         if self.transport.is_closing():
             return
@@ -165,6 +165,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             b"connection": b"close",
             b"cache-control": b"no-store",
             b"x-content-type-options": b"nosniff",
+            **dict(more),
         }
         lines = [b"%b: %b\r\n" % header for header in headers.items()]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))

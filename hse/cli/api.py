@@ -12,6 +12,7 @@ from litestar import Litestar
 
 from hse.api.app import create_app
 from hse.api.logs import configure_logs
+from hse.cli.files import take_all_files
 from hse.settings import read_settings
 from hse.wiring.api import compose_api, server_options
 
@@ -22,6 +23,7 @@ def api() -> None:
     """Serve REST and GraphQL until SIGTERM or Ctrl-C."""
     settings = read_settings(os.environ)
     configure_logs(settings.log_level, sys.stderr)
+    take_all_files()
     app = create_app(compose_api(settings))
     # What was made up to here lives until the end: no collection needs to look through it again, which would hold up all requests.
     gc.collect()

@@ -1,12 +1,12 @@
 """`hse ingest`: the data plane's process. It imports next to nothing, so that a killed core is back in a moment."""
 
 import json
-import resource
 import signal
 
 import typer
 
 from hse._ingest_core import Core
+from hse.cli.files import take_all_files
 from hse.cli.options import DataDir, settings_with
 from hse.failure import Failure
 from hse.settings import SettingsError
@@ -21,9 +21,7 @@ def ingest(data_dir: DataDir = None) -> None:
     except ValueError as error:
         raise SettingsError(str(error).splitlines()) from error
 
-    # A socket a connection: take what the system allows, as nobody sets the soft limit for a daemon.
-    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    take_all_files()
 
     def request_stop(*_: object) -> None:
         core.request_stop()

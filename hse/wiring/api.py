@@ -20,7 +20,8 @@ from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens, CsrfTokens, RefreshTokenMaker
 from hse.adapters.totp import TotpFactor
 from hse.api.app import Parts
-from hse.api.bounds import REQUEST_BYTES_MAX, BoundedHttpProtocol
+from hse.api.bounds import REQUEST_BYTES_MAX
+from hse.api.crowding import protocol_for
 from hse.api.entrance import Doorkeeping
 from hse.api.history import History
 from hse.api.limits import RequestLimits
@@ -76,7 +77,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
     return {
         "host": settings.bind_host,
         "port": settings.api_port,
-        "http": BoundedHttpProtocol,
+        "http": protocol_for(settings.api_connections_max),
         "ws_max_size": REQUEST_BYTES_MAX,
         "log_config": None,
         "access_log": False,

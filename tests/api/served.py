@@ -14,10 +14,13 @@ from hse.wiring.api import server_options
 
 
 @asynccontextmanager
-async def served(app: Litestar, *, protocol: type[BoundedHttpProtocol] | None = None) -> AsyncIterator[int]:
+async def served(
+    app: Litestar, *, protocol: type[BoundedHttpProtocol] | None = None, connections_max: int = 10_000
+) -> AsyncIterator[int]:
     """Serve it; the port."""
     (port,) = free_ports(1)
-    options = server_options(Settings(bind_host="127.0.0.1", api_port=port)) | ({"http": protocol} if protocol else {})
+    settings = Settings(bind_host="127.0.0.1", api_port=port, api_connections_max=connections_max)
+    options = server_options(settings) | ({"http": protocol} if protocol else {})
     server = uvicorn.Server(uvicorn.Config(app, **options))
     serving = asyncio.create_task(server._serve())
     try:

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hse.api.app import Parts
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.permissions.judging import Judge
-from tests.api.permissions.stage import Deed, Stage
-from tests.api.permissions.standing import ADMIN, ROOT, RoleStanding
+from tests.api.permissions.stage import Deed, Offer, Stage
+from tests.api.permissions.standing import ADMIN, PARTNER, ROOT, RoleStanding
 from tests.api.world import PASSWORD, Person
 
 # Each acceptance costs a password's hash.
@@ -46,6 +46,7 @@ DEEDS = {
     "delete_person": 1,
     "invite": 5,
     "accept": 4,
+    "accept_from_who_was_moved": 2,
     "make_establishment": 1,
     "delete_establishment": 1,
     "disable_tenant": 1,
@@ -217,7 +218,24 @@ class Climbing(RuleBasedStateMachine):
         """Come, now or much later."""
         if not self.stage.offers:
             return
+        self._accept(self.stage.offers.pop(chance.randrange(len(self.stage.offers))))
+
+    def accept_from_who_was_moved(self, chance: Random) -> None:
+        """Come when root has just given another role or tenant to who invited."""
+        if not self.stage.offers:
+            return
         offer = self.stage.offers.pop(chance.randrange(len(self.stage.offers)))
+        if offer.invited_by in self.stage.standing.users:
+            belongs = chance.choice(self.stage.tenants())
+            level = ADMIN if "organization_id" in belongs else PARTNER if belongs else ROOT
+            role = next(role for role in self.stage.standing.roles.values() if role.hierarchy == level)
+            nobodys = {"partner_company_id": None, "organization_id": None}
+            body = {"role_id": role.id, "has_all_establishments": level == ADMIN, **nobodys, **belongs}
+            moved = self.stage.do("PUT", f"users/{offer.invited_by}/role", self.stage.world.root.id, body)
+            self._judge_person(offer.invited_by, moved)
+        self._accept(offer)
+
+    def _accept(self, offer: Offer) -> None:
         answer = {"token": offer.token, "password": PASSWORD}
         deed = self.stage.do("POST", "invitations/accept", None, answer)
         if deed.is_done:
