@@ -77,6 +77,11 @@ crash: $(VENV)/extension ## kill the core many more times, and at every system c
 	HSE_CRASH_KILLS=$${HSE_CRASH_KILLS:-1000} HSE_SYSCALL_DEATHS=all \
 		$(BIN)/pytest --timeout 14400 tests/faults/test_core_killed.py tests/faults/test_syscalls.py
 
+.PHONY: chaos
+chaos: $(VENV)/extension ## kill and freeze everything in turn and together for longer, by a schedule of its own (HSE_CHAOS_SECONDS=, HSE_CHAOS_SEED=)
+	HSE_CHAOS_SECONDS=$${HSE_CHAOS_SECONDS:-600} HSE_CHAOS_SEED=$${HSE_CHAOS_SEED:-$$(date +%s)} \
+		$(BIN)/pytest -rP --timeout 14400 tests/faults/test_chaos.py
+
 .PHONY: powercut
 powercut: $(VENV)/extension ## cut the power under the journal's file system (root, nbdkit, libnbd-bin, fuse3)
 	$(BIN)/python -m tests.faults.powercut --cuts $${CUTS:-100}

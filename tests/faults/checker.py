@@ -15,13 +15,14 @@ from tests.faults.conditions import NeverHappened, until_in_thread
 from tests.faults.recorder import EPOCH_STRIDE, Record, Stream, read_record
 from tests.faults.seqs import Seqs
 
+# What the core itself says of a device, that it answered a command, has no mark.
 # The mark is in the value; a row whose time is not the base plus its mark stands out of order, or holds another event's time.
 STORED = """
 select device_id, mark / %(stride)s as epoch, count(*),
        range_agg(int8range(mark %% %(stride)s, mark %% %(stride)s, '[]')),
        count(*) filter (where time_us is distinct from %(base_us)s + mark)
   from (select device_id, coalesce(value, 0)::int8 as mark, (extract(epoch from time) * 1000000)::int8 as time_us
-          from device_events where device_id = any(%(devices)s)) events
+          from device_events where device_id = any(%(devices)s) and event_type <> 'command_result') events
  group by 1, 2
 """
 DEAD = "select device_id, epoch, seq, code from dead_letters where device_id = any(%s)"

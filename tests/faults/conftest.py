@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.world import World
+from tests.faults.cache import Cache
 from tests.faults.certificates import write_certificate
 from tests.faults.checker import Checker
 from tests.faults.core import Core
@@ -33,6 +35,23 @@ def database(cluster: Database) -> Database:
     """The session's PostgreSQL, running, whatever the test before did to it."""
     asyncio.run(cluster.ensure_running())
     return cluster
+
+
+@pytest.fixture(scope="session")
+def people(cluster: Database) -> World:
+    """Those who may ask the control plane for something, and its login at the database."""
+    asyncio.run(cluster.ensure_running())
+    cluster.server.ensure_api_login()
+    return World(cluster.url)
+
+
+@pytest.fixture
+async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
+    """A Valkey of the test's own."""
+    made = Cache(tmp_path / "valkey-home")
+    await made.start()
+    yield made
+    await made.clean_up()
 
 
 @pytest.fixture

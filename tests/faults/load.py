@@ -60,6 +60,8 @@ class DeviceLoad:
         self.in_flight: deque[int] = deque()
         self.may_send = asyncio.Event()
         self.sessions = 0
+        # What it was told to do, by request id, in the order in which it heard of it first.
+        self.commands: dict[str, Message] = {}
 
     @property
     def stream(self) -> Stream:
@@ -135,6 +137,8 @@ class DeviceLoad:
                     await self.on_busy(answer)
                 case "error":
                     self.refused(answer)
+                case "command":
+                    await self.on_command(peer, answer)
                 case _:
                     self.recorder.broken(self.stream, f"unexpected {answer}")
 
@@ -159,6 +163,14 @@ class DeviceLoad:
         await asyncio.sleep(answer.number("retry_after_ms") / 1000)
         self.position = max(seq, self.acked)
         self.may_send.set()
+
+    async def on_command(self, peer: Peer, told: Message) -> None:
+        """Do it, once under one id; answer each time it is told. One that is called `fail` fails, and to `mute` nothing is said."""
+        request_id = str(told["request_id"])
+        self.commands.setdefault(request_id, told)
+        if told["command_type"] != "mute":
+            status = 7 if told["command_type"] == "fail" else 0
+            await peer.send("result", request_id=request_id, status=status)
 
     async def send(self, peer: Peer) -> None:
         """Keep the pipeline full."""

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -21,14 +19,6 @@ from tests.faults.wire import Credentials, Peer
 SEVEN_DAYS = 7 * 24 * 3600
 STEADY = Plan(pause_seconds=0.002)
 PATIENCE_SECONDS = 60.0  # for what takes a second or two on a machine that has nothing else to do
-
-
-@pytest.fixture
-async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
-    made = Cache(tmp_path / "valkey-home")
-    await made.start()
-    yield made
-    await made.clean_up()
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from tests.faults.database import Database
 
 
 @pytest.mark.timeout(300)
-async def test_a_deployment_tells_live_streams_to_come_back(database: Database, tmp_path: Path) -> None:
-    database.server.ensure_api_login()
-    world = World(database.url)
+async def test_a_deployment_tells_live_streams_to_come_back(database: Database, people: World, tmp_path: Path) -> None:
     control_plane = ControlPlane(tmp_path, database)
     await control_plane.start()
     url = f"http://127.0.0.1:{control_plane.port}/api/v1/live"
-    async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", url, headers=world.user.headers) as stream:
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        client.stream("GET", url, headers=people.user.headers) as stream,
+    ):
         assert stream.status_code == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.aiter_lines()
