@@ -1,4 +1,4 @@
-"""A TCP load balancer in front of several nodes: it sends a connection to the next node that takes one."""
+"""A TCP load balancer in front of several nodes: it sends a connection to the next node that takes one. With one, a way to it."""
 
 import asyncio
 import contextlib
@@ -11,8 +11,9 @@ CHUNK_BYTES = 1 << 16
 class Balancer:
     """Its listening side, and the connections that go through it."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], *, host: str = "127.0.0.1") -> None:
         self._ports = list(ports)
+        self._host = host
         self._turns = itertools.count()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], int] = {}
@@ -27,7 +28,7 @@ class Balancer:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator["Balancer"]:
         """Listen on a free port while the block runs."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._host, 0)
         try:
             yield self
         finally:
@@ -53,10 +54,11 @@ class Balancer:
             try:
                 await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                # First, as nothing may come of the waiting: this task may be cancelled again.
+                node_writer.transport.abort()
                 for direction in directions:
                     direction.cancel()
                 await asyncio.gather(*directions, return_exceptions=True)
-                node_writer.transport.abort()
         except (OSError, asyncio.CancelledError):
             pass
         finally:

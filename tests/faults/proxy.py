@@ -140,10 +140,11 @@ class DatabaseProxy:
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # First, as nothing may come of the waiting: this task may be cancelled again.
+            server_writer.transport.abort()
             for task in directions:
                 task.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            server_writer.transport.abort()
 
     async def passes(self) -> None:
         """Hold whoever asks while the wire is a black hole."""
