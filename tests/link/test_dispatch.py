@@ -118,6 +118,23 @@ def test_a_node_that_is_away_holds_up_no_other_and_is_named(site: Site, node: Fa
     assert site.becomes(lost, "succeeded")["node"] == "away"
 
 
+@pytest.mark.parametrize("num_others", [0, 1])
+def test_that_the_node_of_a_device_is_away_is_said_whatever_others_know(
+    site: Site, new_node: NewNode, new_worker: NewWorker, redis_url: str, num_others: int
+) -> None:
+    away = new_node("away")
+    away.stop()
+    for number in range(num_others):
+        new_node(f"n{number}")
+    device = site.add_device()
+    write_state(redis_url, device, "away")
+    new_worker()
+    sent = site.send(device)
+    wait_until(lambda: site.command(sent)["message"] is not None, "it says why it waits", seconds=SECONDS_MAX)
+    assert site.command(sent)["message"] == "ingest node away is away"
+    assert site.states(sent) == ["queued"]
+
+
 @pytest.mark.usefixtures("worker")
 def test_a_node_that_takes_calls_and_says_nothing_holds_up_no_other(
     site: Site, node: FakeNode, new_node: NewNode

@@ -92,8 +92,8 @@ class CommandDispatcher:
         self._watching: dict[Node, asyncio.Task[None]] = {}
         # The commands of the calls that are open: they tell of an answer after what led to it.
         self._heard_in_calls: set[UUID] = set()
-        # What the node that Redis named does not have, for one offer to the others.
-        self._elsewhere: dict[str, dict[UUID, Sequence[ClaimedCommand]]] = {}
+        # What the node that Redis named does not have, and why, for one offer to the others.
+        self._elsewhere: dict[str, list[tuple[Settled, Sequence[ClaimedCommand]]]] = {}
         listener.subscribe("hse_commands", lambda _: self._is_due.set())
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -168,13 +168,21 @@ class CommandDispatcher:
                 self._offer(some, [known[name]], named=name)
 
     def _offer(
-        self, by_device: Mapping[UUID, Sequence[ClaimedCommand]], nodes: Sequence[Node], *, named: str | None
+        self,
+        by_device: Mapping[UUID, Sequence[ClaimedCommand]],
+        nodes: Sequence[Node],
+        *,
+        named: str | None,
+        reasons: Mapping[UUID, str] | None = None,
     ) -> None:
-        """Offer commands to nodes. What surely the one that Redis named has not taken is offered to the others then."""
+        """Offer commands to nodes. What surely the one that Redis named has not taken is offered to the others then.
+
+        `reasons` say why a node that is asked no more has not taken them.
+        """
         if not nodes:
             for device_id, commands in by_device.items():
-                reasons = dict.fromkeys((one.id for one in commands), "no ingest node is known")
-                self._settle(Settled(device_id=device_id, not_taken=reasons, in_doubt=frozenset()))
+                nowhere = dict.fromkeys((one.id for one in commands), "no ingest node is known")
+                self._settle(Settled(device_id=device_id, not_taken=nowhere, in_doubt=frozenset()))
             return
 
         def settled(outcome: Settled) -> None:
@@ -184,9 +192,9 @@ class CommandDispatcher:
                 return
             if not self._elsewhere:
                 self._start(self._offer_elsewhere())
-            self._elsewhere.setdefault(named, {})[outcome.device_id] = commands
+            self._elsewhere.setdefault(named, []).append((outcome, commands))
 
-        offer = Offer(by_device, [node.name for node in nodes], settled)
+        offer = Offer(by_device, [node.name for node in nodes], settled, reasons or {})
         for node in nodes:
             for part in _parts(by_device):
                 self._start(self._call(node, part, offer))
@@ -195,14 +203,15 @@ class CommandDispatcher:
         """Offer what was not where Redis had it to the other nodes."""
         nodes = await self._directory.nodes()
         elsewhere, self._elsewhere = self._elsewhere, {}
-        for named, some in elsewhere.items():
+        for named, refusals in elsewhere.items():
             others = [node for node in nodes if node.name != named]
             if others:
-                self._offer(some, others, named=None)
+                by_device = {outcome.device_id: commands for outcome, commands in refusals}
+                reasons = {one: reason for outcome, _ in refusals for one, reason in outcome.not_taken.items()}
+                self._offer(by_device, others, named=None, reasons=reasons)
                 continue
-            for device_id, commands in some.items():
-                reasons = dict.fromkeys((one.id for one in commands), f"not connected to {named}, the only ingest node")
-                self._settle(Settled(device_id=device_id, not_taken=reasons, in_doubt=frozenset()))
+            for outcome, _ in refusals:
+                self._settle(outcome)
 
     def _settle(self, outcome: Settled) -> None:
         """It is clear which of a device's commands were taken: the claim may end."""

@@ -34,12 +34,13 @@ class Offer:
         by_device: Mapping[UUID, Sequence[ClaimedCommand]],
         nodes: Collection[str],
         settled: Callable[[Settled], None],
+        reasons: Mapping[UUID, str],
     ) -> None:
         self._settled = settled
         self._device_of = {one.id: device_id for device_id, commands in by_device.items() for one in commands}
         self._num_open = {device_id: len(commands) for device_id, commands in by_device.items()}
         self._asked = {command_id: set(nodes) for command_id in self._device_of}
-        self._reasons: dict[UUID, str] = {}
+        self._reasons = dict(reasons)
         self._doubts: set[UUID] = set()
         self._decided: set[UUID] = set()
         self._not_taken: dict[UUID, dict[UUID, str]] = {device_id: {} for device_id in by_device}
