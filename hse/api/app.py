@@ -185,7 +185,7 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(running(uses.flush_for_ever()))
         listener = None if parts.open_listener is None else parts.open_listener()
-        link = None if parts.open_link is None else parts.open_link()
+        link = app.state.link = None if parts.open_link is None else parts.open_link()
         app.state.live = await stack.enter_async_context(live_streams(database, listener, link, app.state.metrics))
         if listener is not None:
             listener.subscribe("hse_command_changed", app.state.waiting.hear)

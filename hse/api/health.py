@@ -8,7 +8,9 @@ from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.exc import SQLAlchemyError
 
+from hse.adapters.breaker import Circuit
 from hse.adapters.limits import Limit, RateLimiter
+from hse.adapters.link import NodeLink
 from hse.adapters.postgres.database import Database
 
 ANSWER_SECONDS_MAX = 3.0
@@ -29,9 +31,17 @@ async def liveness() -> dict[str, str]:
     responses={503: ResponseSpec(dict[str, str], description="It cannot, and why.", generate_examples=False)},
 )
 async def readiness(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
-    """Say whether it can do its work: 200 `ready`, 200 `degraded` without Redis, 503 `not_ready` with the reason."""
+    """Say whether it can do its work: 200 `ready`, 200 `degraded` without Redis, 503 `not_ready` with the reason.
+
+    `ingest_nodes` is the worst of the breakers before them: `closed`, `half_open` (nobody has tried since), `open`. It changes no
+    status: what devices do is heard later, and commands are sent by the worker.
+    """
     state = request.app.state
-    found = {**await look_at_database(state.database), "redis": await look_at_redis(state.limiter)}
+    found = {
+        **await look_at_database(state.database),
+        "redis": await look_at_redis(state.limiter),
+        "ingest_nodes": await look_at_nodes(state.link),
+    }
     is_ready = found["database"] == "up"
     status = ("ready" if found["redis"] != "away" else "degraded") if is_ready else "not_ready"
     return Response(content={"status": status, **found}, status_code=200 if is_ready else 503)
@@ -57,6 +67,14 @@ async def look_at_redis(limiter: RateLimiter) -> str:
     """`up`, `away`, or `not set`."""
     await limiter.look(Limit(name="health", subject="", requests=1))
     return limiter.condition
+
+
+async def look_at_nodes(link: NodeLink | None) -> str:
+    """How the breakers before the nodes that are there stand, as far as this process has called them; or `not set`."""
+    if link is None:
+        return "not set"
+    circuits = [link.ingest.breaker(node).circuit for node in await link.directory.nodes()]
+    return max(circuits, key=lambda circuit: circuit.value, default=Circuit.CLOSED).name.lower()
 
 
 async def warn_at_start(database: Database) -> None:

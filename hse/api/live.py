@@ -257,6 +257,12 @@ async def live_streams(
     metrics.read_when_asked("hse_live_nodes", "Ingest nodes that streams hear, or cannot hear.", hub.nodes, "state")
     async with AsyncExitStack() as stack:
         if link is not None:
+            metrics.read_when_asked(
+                "hse_api_ingest_node_circuit",
+                "The breaker of each node: 0 closed, 1 half open, 2 open.",
+                link.ingest.circuits,
+                "node",
+            )
             stack.push_async_callback(link.close)
         stack.push_async_callback(hub.close)
         await stack.enter_async_context(running(streams.keep_scopes()))

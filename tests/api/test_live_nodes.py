@@ -5,7 +5,7 @@ from litestar import Litestar
 
 from hse.adapters.live.subscription import EVENTS_WAITING_MAX, STATES_WAITING_MAX
 from hse.api.app import Parts, create_app
-from tests.api.conftest import living
+from tests.api.conftest import client_of, living
 from tests.api.live import Open, device, devices_of, streams_of
 from tests.api.live_node import LiveNode
 from tests.api.world import World
@@ -61,6 +61,28 @@ async def test_a_connection_to_a_node_that_breaks_is_shown_and_nothing_is_lost(
     node.event(device(world), 6)
     told += await screen.value(6.0)
     assert ("sources", {"num_nodes": 1, "num_away": 0}) in told
+
+
+async def test_the_breaker_before_a_node_is_shown(
+    screens: Open, live_app: Litestar, world: World, node: LiveNode
+) -> None:
+    await screens(world.user).opened()
+    async with client_of(live_app) as api:
+
+        async def readiness() -> str:
+            found = (await api.get("/health/readiness")).json()
+            assert found["status"] == "ready"
+            return str(found["ingest_nodes"])
+
+        assert await readiness() == "closed"
+        await node.stop()
+        circuits = streams_of(live_app).hub._link.ingest.circuits  # type: ignore[union-attr]
+        await until(lambda: circuits()[node.name] == 2, "the breaker opens", seconds=30)
+        assert await readiness() == "open"
+        assert f'hse_api_ingest_node_circuit{{node="{node.name}"}} 2.0' in (await api.get("/metrics")).text
+        await node.start(is_new_run=False)
+        await until(lambda: circuits()[node.name] == 0, "the node answers again", seconds=60)
+        assert await readiness() == "closed"
 
 
 async def test_another_run_of_a_node_is_heard_from_its_beginning(screens: Open, world: World, node: LiveNode) -> None:

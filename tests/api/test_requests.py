@@ -247,7 +247,8 @@ async def test_a_body_that_is_too_large_is_cut_off_with_and_without_a_declared_l
 
 async def test_with_its_database_the_api_is_ready(api: Client) -> None:
     answer = await api.get("/health/readiness")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "database": "up", "redis": "not set"})
+    found = {"status": "ready", "database": "up", "redis": "not set", "ingest_nodes": "not set"}
+    assert (answer.status_code, answer.json()) == (200, found)
 
 
 async def test_without_redis_it_is_degraded_and_works_on(parts: Parts, world: World) -> None:
