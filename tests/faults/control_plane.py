@@ -1,9 +1,10 @@
 """The control plane's processes, started and ended as a deployment does it, or killed and frozen one by one."""
 
+import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hse.embedded.ports import free_ports
@@ -18,12 +19,18 @@ SECRET_KEY = "a secret key for tests, long enough to be taken"
 
 
 class Program:
-    """One kind of process: what it is called with stays the same over any number of its lives."""
+    """One kind of process: what it is called with stays the same over any number of its lives.
 
-    def __init__(self, home: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    With a `wrapper`, the command of an absolute path that becomes the process, it may live elsewhere.
+    """
+
+    def __init__(
+        self, home: Path, environment: Mapping[str, str], *arguments: str, wrapper: Sequence[str] = ()
+    ) -> None:
         self.name = arguments[0]
         self.log_path = home / f"{self.name}.log"
         self._arguments = arguments
+        self._wrapper = wrapper
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -41,7 +48,7 @@ class Program:
     def start(self) -> None:
         """Start it; it dies with this process."""
         assert not self.is_running
-        command = tethered([sys.executable, "-m", "hse", *self._arguments], death_signal=signal.SIGKILL)
+        command = tethered([*self._wrapper, sys.executable, "-m", "hse", *self._arguments], death_signal=signal.SIGKILL)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
@@ -71,8 +78,18 @@ class Program:
 class ControlPlane:
     """`hse api` and `hse worker`, on the same ports over any number of processes."""
 
-    def __init__(self, home: Path, database: Database, **settings: object) -> None:
+    def __init__(
+        self,
+        home: Path,
+        database: Database,
+        *,
+        host: str = "127.0.0.1",
+        wrapper: Sequence[str] = (),
+        **settings: object,
+    ) -> None:
         self.home = home
+        self.host = host
+        self._wrapper = wrapper
         self.port, self.worker_port = free_ports(2)
         self._ready_file = home / "worker.ready"
         self._environment = {
@@ -81,25 +98,29 @@ class ControlPlane:
             "HSE_DATABASE_URL": database.url,
             "HSE_API_DATABASE_URL": database.server.api_url(),
             "HSE_SECRET_KEY": SECRET_KEY,
-            "HSE_BIND_HOST": "127.0.0.1",
+            "HSE_BIND_HOST": host,
             "HSE_API_PORT": str(self.port),
             "HSE_WORKER_HTTP_PORT": str(self.worker_port),
             **{f"HSE_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.api = Program(home, self._environment, "api")
-        self.worker = Program(home, self._environment, "worker", "--ready-file", str(self._ready_file))
+        self.api = self._program("api")
+        self.worker = self._program("worker", "--ready-file", str(self._ready_file))
+
+    def _program(self, *arguments: str) -> Program:
+        return Program(self.home, self._environment, *arguments, wrapper=self._wrapper)
 
     @property
     def url(self) -> str:
         """Where the api is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def start(self) -> None:
         """Start both, as the next release would, and wait until they do their work."""
         self._ready_file.unlink(missing_ok=True)
-        migrate = Program(self.home, self._environment, "migrate")
+        migrate = self._program("migrate")
         migrate.start()
-        migrate.wait(READY_SECONDS)
+        # Not in this thread: the way to the database may be a task of the test's.
+        assert await asyncio.to_thread(migrate.wait, READY_SECONDS) == 0, migrate.tail()
         self.api.start()
         self.worker.start()
         await self.ready()

@@ -48,8 +48,14 @@ async def planes(
 ) -> AsyncIterator[Planes]:
     assert fleet  # registered before the nodes start
     nodes = [new_core(node_name=name, redis_url=cache.url) for name in ("node a", "node b")]
-    more = {"redis_url": cache.url, "service_token": SERVICE_TOKEN, "rate_limit_user_per_minute": 100_000}
-    control_plane = ControlPlane(tmp_path, database, rate_limit_address_per_minute=100_000, **more)
+    control_plane = ControlPlane(
+        tmp_path,
+        database,
+        redis_url=cache.url,
+        service_token=SERVICE_TOKEN,
+        rate_limit_address_per_minute=100_000,
+        rate_limit_user_per_minute=100_000,
+    )
     made = Planes(database, cache, nodes, control_plane)
     await made.start()
     yield made
