@@ -21,6 +21,10 @@ class Steps:
         """Say what is done now; the step before it is over."""
         self.progress.update(self.task, step=what, advance=1)
 
+    def say(self, what: str) -> None:
+        """Say more of what is done now."""
+        self.progress.update(self.task, step=what)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:

@@ -16,7 +16,21 @@ from benches import machine
 from benches.context import Context
 from benches.loadgen import ROOT, Loadgen, LoadgenFailed, build
 from benches.report import CheckFailed, NotMeasured, Result, show
-from benches.scenarios import ack_latency, columnstore, control_plane, cpu, deploy, history, memory, restart, sustained
+from benches.scenarios import (
+    ack_latency,
+    beside,
+    columnstore,
+    commands,
+    control_plane,
+    cpu,
+    dashboard,
+    deploy,
+    history,
+    live,
+    memory,
+    restart,
+    sustained,
+)
 from benches.stack import running
 
 SCENARIOS: dict[str, Callable[[Context], Result]] = {
@@ -28,6 +42,10 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     cpu.NAME: cpu.measure,
     control_plane.NAME: control_plane.measure,
     deploy.NAME: deploy.measure,
+    commands.NAME: commands.measure,
+    live.NAME: live.measure,
+    beside.NAME: beside.measure,
+    dashboard.NAME: dashboard.measure,
     history.NAME: history.measure,
 }
 RESULTS = ROOT / "benches" / "results"
@@ -97,7 +115,9 @@ def _context(options: argparse.Namespace, loadgen: Loadgen, data_root: Path, pro
         rounds=chosen("rounds", 1, 5),
         seconds=chosen("seconds", 3, 20),
         soak_seconds=chosen("soak_seconds", 0, 600),
-        history_events=chosen("history_events", 300_000, 100_000_000),
+        history_events=int(
+            os.environ.get("HSE_BENCH_HISTORY_EVENTS") or chosen("history_events", 500_000, 100_000_000)
+        ),
         is_quick=quick,
         files_max=machine.allow_many_files(),
         timescale_url=os.environ.get("HSE_TEST_TIMESCALE_URL") or None,
