@@ -54,7 +54,7 @@ doctor: $(VENV)/extension ## say what is missing or wrong, and how to mend it
 test: check test-rust test-python ## all checks and tests
 
 .PHONY: check
-check: $(VENV)/extension ## formatting, lints, types, layers, sizes
+check: $(VENV)/extension ## formatting, lints, types, layers, sizes, what the wheel holds
 	cargo fmt --all --check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,6 +62,7 @@ check: $(VENV)/extension ## formatting, lints, types, layers, sizes
 	$(BIN)/python -m mypy.stubtest hse._ingest_core
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/checks
+	$(BIN)/python -m tests.checks.wheel
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 .PHONY: test-rust

@@ -1,16 +1,20 @@
 """The one place that turns refusals into RFC 9457 problems. What nobody expected is masked, and logged with the correlation id."""
 
+import re
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hse.api.acting import Answered
-from hse.domain.errors import Contended, DomainError, ErrorKind
+from hse.domain.errors import Contended, DomainError, ErrorKind, Invalid
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 STATUS_OF_KIND = {
@@ -48,7 +52,13 @@ CONTENTIONS = (
     psycopg.errors.LockNotAvailable,
 )
 
+# How the framework says that a parameter is missing; of all other mistakes it makes a list.
+MISSING = re.compile(r"Missing required (query|header|cookie|path) parameter '([^']+)'")
+
 logger = structlog.get_logger(__name__)
+
+# By handler: the parameters that are called otherwise in Python than by those who ask.
+_wire_names: WeakKeyDictionary[BaseRouteHandler, dict[str, str]] = WeakKeyDictionary()
 
 
 def problem(status: int, code: str, detail: str, request: Request[Any, Any, Any], **more: Any) -> Response[Any]:
@@ -85,20 +95,40 @@ def fields_of(error: DomainError) -> dict[str, Any]:
 
 def on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
     """A refusal of the domain."""
+    if isinstance(error, Invalid):
+        error = Invalid(wire_names(request).get(error.field, error.field), error.reason)
     return problem(STATUS_OF_KIND[error.kind], error.code, str(error), request, **fields_of(error))
 
 
 def on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
     """A body, a query or a path that does not have the form of the operation: each mistake with its place."""
     mistakes = error.extra if isinstance(error.extra, list) else []
-    errors = [
-        {"field": str(one.get("key", "")), "in": _place(one), "reason": str(one.get("message", ""))}
-        for one in mistakes
-        if isinstance(one, dict)
-    ]
+    errors = []
+    for one in mistakes:
+        if isinstance(one, dict):
+            place, name = _place(one), str(one.get("key", ""))
+            name = name if place == "body" else wire_names(request).get(name, name)
+            errors.append({"field": name, "in": place, "reason": str(one.get("message", ""))})
+    if not mistakes and (missing := MISSING.match(error.detail)) is not None:
+        errors = [{"field": missing[2], "in": missing[1], "reason": "is required"}]
     return problem(
         422, "request.invalid", "the request does not have the form of this operation", request, errors=errors
     )
+
+
+def wire_names(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """What the parameters of the request's operation are called by who asks, where that is not their name in Python."""
+    handler = request.route_handler
+    if handler not in _wire_names:
+        _wire_names[handler] = {
+            one.field_name: one.field_alias
+            for route in request.app.routes
+            if isinstance(route, HTTPRoute)
+            for known, model in route.route_handler_map.values()
+            if known is handler
+            for one in (*model.expected_query_params, *model.expected_header_params, *model.expected_cookie_params)
+        }
+    return _wire_names[handler]
 
 
 def _place(mistake: dict[str, Any]) -> str:
