@@ -98,6 +98,7 @@ def compose_dispatch(settings: Settings, engine: sa.Engine, metrics: WorkerMetri
         fixed_nodes=settings.ingest_nodes,
         credentials=credentials,
         metrics=metrics,
+        sealer=None if settings.secret_key is None else Sealer(settings.secret_key),
     )
 
 

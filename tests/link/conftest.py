@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -22,8 +22,10 @@ from psycopg.types.json import Jsonb
 from hse.adapters.dispatch.dispatcher import Dispatch
 from hse.adapters.ingest import NodeCredentials
 from hse.adapters.postgres.engine import create_engine
+from hse.adapters.sealing import Sealer
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.embedded.tether import tethered
+from tests.api.world import SECRET_KEY
 from tests.conftest import wait_until
 from tests.link.node import TOKEN, FakeNode
 
@@ -149,7 +151,9 @@ def node(new_node: Callable[[str], FakeNode]) -> FakeNode:
 class Worker:
     """The part of a worker that sends commands."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str, secret_key: str | None
+    ) -> None:
         self.metrics = WorkerMetrics()
         self._loop = loop
         self._engine = create_engine(database_url)
@@ -161,14 +165,26 @@ class Worker:
             fixed_nodes=(),
             credentials=NodeCredentials(token=TOKEN),
             metrics=self.metrics,
+            sealer=None if secret_key is None else Sealer(secret_key),
         )
+        self._is_ended = False
         self._working = asyncio.run_coroutine_threadsafe(dispatch.work(self._stopping), loop)
 
     def end(self) -> None:
         """Stop it, and wait."""
+        if self._is_ended:
+            return
+        self._is_ended = True
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._working.result(SECONDS_MAX)
         self._engine.dispose()
+
+
+class NewWorker(Protocol):
+    """Makes a worker, with the key that sealed things are opened with."""
+
+    def __call__(self, secret_key: str | None = SECRET_KEY) -> Worker:
+        """A worker that is ended after the test, or before."""
 
 
 @pytest.fixture(scope="session")
@@ -184,14 +200,12 @@ def worker_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def new_worker(
-    worker_loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str
-) -> Iterator[Callable[[], Worker]]:
+def new_worker(worker_loop: asyncio.AbstractEventLoop, database_url: str, redis_url: str) -> Iterator[NewWorker]:
     """Make workers; none outlives the test."""
     made: list[Worker] = []
 
-    def make() -> Worker:
-        made.append(Worker(worker_loop, database_url, redis_url))
+    def make(secret_key: str | None = SECRET_KEY) -> Worker:
+        made.append(Worker(worker_loop, database_url, redis_url, secret_key))
         return made[-1]
 
     yield make
@@ -200,7 +214,7 @@ def new_worker(
 
 
 @pytest.fixture
-def worker(new_worker: Callable[[], Worker], node: FakeNode) -> Worker:  # noqa: ARG001 (it is there before)
+def worker(new_worker: NewWorker, node: FakeNode) -> Worker:  # noqa: ARG001 (it is there before)
     """One worker, which finds the first node when it starts."""
     return new_worker()
 
@@ -217,6 +231,7 @@ def new_process(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[N
         "HSE_DATABASE_URL": database_url,
         "HSE_REDIS_URL": redis_url,
         "HSE_SERVICE_TOKEN": TOKEN,
+        "HSE_SECRET_KEY": SECRET_KEY,
         "HSE_DATA_DIR": str(tmp_path),
     }
     made: list[subprocess.Popen[bytes]] = []

@@ -28,6 +28,7 @@ from hse.adapters.dispatch.messages import (
     result_in,
 )
 from hse.adapters.dispatch.offers import Offer, Settled
+from hse.adapters.dispatch.secrets import open_secrets
 from hse.adapters.dispatch.writer import Connected, InDatabase, Released, Writer, for_ever
 from hse.adapters.ingest import IngestNodes, NodeAway, NodeCredentials, NodeRefused
 from hse.adapters.ingest_stubs import devices_pb2 as pb
@@ -44,6 +45,7 @@ from hse.adapters.postgres.command_queues import (
     sweep_deadlines,
 )
 from hse.adapters.postgres.listening import Listener
+from hse.adapters.sealing import Sealer
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.domain.devices.device_commands import Report, Told
 
@@ -75,8 +77,10 @@ class CommandDispatcher:
         directory: NodeDirectory,
         nodes: IngestNodes,
         metrics: WorkerMetrics,
+        sealer: Sealer | None = None,
     ) -> None:
         self.id = uuid4()
+        self._sealer = sealer
         self._listener = listener
         self._directory = directory
         self._nodes = nodes
@@ -146,7 +150,11 @@ class CommandDispatcher:
     async def _deliver(self, claimed: Mapping[UUID, Sequence[ClaimedCommand]]) -> None:
         """Offer what was claimed; a defect on the way gives it back, to be tried again."""
         try:
-            await self._offer_where_it_is(claimed)
+            opened = open_secrets(claimed, self._sealer, datetime.now(UTC))
+            self._writer.note(*opened.refused)
+            for outcome in opened.settled:
+                self._settle(outcome)
+            await self._offer_where_it_is(opened.commands)
         except Exception:
             logger.exception("claimed commands could not be offered")
             for device_id in self._in_hand & claimed.keys():
@@ -369,6 +377,8 @@ class Dispatch:
     fixed_nodes: tuple[str, ...]
     credentials: NodeCredentials
     metrics: WorkerMetrics
+    # Without it what is sealed is left to other workers.
+    sealer: Sealer | None = None
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Hand commands to devices until told to stop. At most one event loop of a process speaks gRPC well."""
@@ -381,7 +391,8 @@ class Dispatch:
         )
         directory = NodeDirectory(self.redis_url, fixed=self.fixed_nodes)
         listener = Listener(self.database_url)
-        await CommandDispatcher(self.engine, listener, directory, nodes, self.metrics).run(stopping)
+        dispatcher = CommandDispatcher(self.engine, listener, directory, nodes, self.metrics, self.sealer)
+        await dispatcher.run(stopping)
 
     def work_until(self, stopping: threading.Event) -> None:
         """The same in an event loop of this thread's own."""

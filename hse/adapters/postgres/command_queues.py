@@ -6,7 +6,7 @@ hands a device its commands, in their order; what a report changes of a command 
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -59,7 +59,9 @@ class ClaimedCommand:
     number: int
     device_id: UUID
     type: str
-    params: Mapping[str, Any]
+    # With what was sealed of them only from `open_secrets` on.
+    params: Mapping[str, Any] = field(repr=False)
+    sealed_params: bytes | None = field(repr=False)
     deadline: datetime
 
 

@@ -132,7 +132,8 @@ class ByItsCommands:
     def within(self, reach: Reach) -> sa.ColumnElement[bool]:
         """The condition that a group within the reach meets."""
         return (
-            sa.exists()
+            # Named, as the api may not read every column.
+            sa.exists(device_commands.c.id)
             .where(device_commands.c.group_id == device_command_groups.c.id, COMMAND_SCOPE.within(reach))
             .correlate(device_command_groups)
         )

@@ -172,6 +172,7 @@ device_commands = sa.Table(
     sa.Column("status", sa.BigInteger),
     sa.Column("message", sa.Text),
     sa.Column("result", JSONB(none_as_null=True)),
+    sa.Column("sealed_params", BYTEA),
 )
 
 device_command_queues = sa.Table(
