@@ -138,7 +138,7 @@ class Settings:
     worker_http_port: int | None = _setting(maximum=PORT_MAX, is_for_ingest=False)
 
     retention_days: int = _setting(730, minimum=7)
-    relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error"))
+    relevant_event_types: tuple[str, ...] = _setting(("alarm", "state_change", "error", "code_used", "code_rejected"))
     direct_columnstore: bool = _setting(False)
     drain_timeout_s: int = _setting(20, minimum=1)
     log_level: str = _setting("info", choices=LOG_LEVELS)

@@ -15,7 +15,7 @@ from hse.adapters.postgres.maintenance import run_maintenance
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
-from hse.wiring.bookings import BookingKeeper
+from hse.wiring.bookings import compose_booking_keeper
 from hse.wiring.outbox import HANDLERS, EventDispatcher
 from hse.wiring.worker import compose_dispatch, compose_postman, serve_metrics
 
@@ -59,7 +59,7 @@ def worker(ready_file: ReadyFile = None) -> None:
     metrics.read_outbox(dispatcher.counts.outcomes, dispatcher.counts.sizes)
     jobs = [
         ("events", dispatcher.dispatch_until),
-        ("bookings", BookingKeeper(engine=engine).keep_until),
+        ("bookings", compose_booking_keeper(settings, engine).keep_until),
         ("mail", None if postman is None else postman.deliver_until),
         ("commands", None if dispatch is None else dispatch.work_until),
     ]

@@ -21,13 +21,12 @@ from hse.adapters.postgres.booking_queue import (
     take_in_hand,
     wait_after,
 )
+from hse.adapters.postgres.door_code_keeper import compose_door_code_keeper
+from hse.settings import Settings
 
 # What follows from a booking: given the transaction, the booking's id and the time, it looks at the booking (which may be deleted)
 # and at rows of its own, does what is missing, and says when it wants to look again.
 Consequence = Callable[[sa.Connection, UUID, datetime], datetime | None]
-
-# In this order, so that a later one sees what an earlier one did.
-CONSEQUENCES: tuple[Consequence, ...] = ()
 
 POLL_SECONDS = 0.5
 AWAY_SECONDS = 2.0
@@ -41,7 +40,8 @@ class BookingKeeper:
     """Looks at the bookings that are due. Any number may work at once."""
 
     engine: sa.Engine
-    consequences: Sequence[Consequence] = CONSEQUENCES
+    # In this order, so that a later one sees what an earlier one did.
+    consequences: Sequence[Consequence] = ()
 
     def keep_until(self, stopping: threading.Event) -> None:
         """Look for bookings twice a second, until told to stop; a database that is away is waited for."""
@@ -101,6 +101,14 @@ class BookingKeeper:
         name = getattr(consequence, "__qualname__", repr(consequence))
         told = (name, booking_id, tries, _first_line(error))
         logger.warning("what follows from a booking is tried again: what=%s booking=%s tries=%s reason=%s", *told)
+
+
+def compose_booking_keeper(settings: Settings, engine: sa.Engine) -> BookingKeeper:
+    """The one who looks at bookings, and does what follows from them; without the processes' key there are no codes."""
+    if settings.secret_key is None:
+        logger.warning("HSE_SECRET_KEY is not set: this worker makes no door codes")
+        return BookingKeeper(engine=engine)
+    return BookingKeeper(engine=engine, consequences=[compose_door_code_keeper(settings.secret_key).keep])
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hse.adapters.postgres.alarms import record_alarms
 from hse.adapters.postgres.command_queues import apply_command_results
+from hse.adapters.postgres.door_code_alarms import record_usages
 from hse.adapters.postgres.event_outbox import (
     Handler,
     OutboxState,
@@ -22,7 +23,12 @@ from hse.adapters.postgres.event_outbox import (
 from hse.domain.relevant import RelevantEvent
 
 # Handlers by type of event; a module that must act on events of devices adds its own. What has none is removed after some minutes.
-HANDLERS: Mapping[str, Handler] = {"alarm": record_alarms, "command_result": apply_command_results}
+HANDLERS: Mapping[str, Handler] = {
+    "alarm": record_alarms,
+    "command_result": apply_command_results,
+    "code_used": record_usages,
+    "code_rejected": record_usages,
+}
 
 POLL_SECONDS = 0.5
 # Looked at now and then only: nobody counts a queue twice a second.

@@ -237,7 +237,9 @@ def _off_the_lock(standing: CodeStanding, heard: Heard | None, now: datetime) ->
     if standing.not_before is not None and now < standing.not_before:
         return Step(standing=revoking, look_again_at=standing.not_before)
     # What may still be under way was sent before this, and a lock hears things in their order.
-    return Step(standing=replace(revoking, told="clear", told_terms=None), act=Act.CLEAR)
+    return Step(
+        standing=replace(revoking, told="clear", told_terms=None), act=Act.CLEAR, look_again_at=now + ANSWER_MAX
+    )
 
 
 def _onto_the_lock(standing: CodeStanding, aim: Aim, heard: Heard | None, now: datetime) -> Step:
@@ -260,7 +262,9 @@ def _onto_the_lock(standing: CodeStanding, aim: Aim, heard: Heard | None, now: d
         )
     act = Act.REDRAW if standing.reason == "duplicate" and not standing.may_be_on_lock else Act.PUSH
     told = replace(standing, told="set", told_terms=aim.terms)
-    return Step(standing=_named(told, aim, now), act=act, look_again_at=_next_turn(aim, now))
+    return Step(
+        standing=_named(told, aim, now), act=act, look_again_at=_earliest(now + ANSWER_MAX, _next_turn(aim, now))
+    )
 
 
 def _named(standing: CodeStanding, aim: Aim, now: datetime) -> CodeStanding:

@@ -124,10 +124,15 @@ create function queue_changed_door_code() returns trigger
     language plpgsql security definer set search_path = public, pg_temp as $$
 begin
     perform hse_queue_booking(coalesce(new.booking_id, new.device_id));
+    if tg_op = 'UPDATE' and old.booking_id is distinct from new.booking_id then
+        perform hse_queue_booking(coalesce(old.booking_id, old.device_id));
+    end if;
     return null;
 end
 $$;
-create trigger door_lock_codes_queue after insert or update on door_lock_codes
+-- Not for every use of a code.
+create trigger door_lock_codes_queue
+    after insert or update of state, booking_id, valid_from, valid_until, num_tries, not_before on door_lock_codes
     for each row execute function queue_changed_door_code();
 
 create function queue_changed_door_lock() returns trigger

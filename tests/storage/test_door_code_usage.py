@@ -1,0 +1,145 @@
+"""What locks report of their keypads is counted once, and who guesses is noticed; backup codes wait where they are wanted."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from hse.adapters.postgres.maintenance import run_maintenance
+from hse.wiring.outbox import HANDLERS, EventDispatcher
+from tests.storage.door_codes import DAY, HOUR, MINUTE, House, a_house
+
+
+@pytest.fixture
+def house(plain_engine: sa.Engine) -> House:
+    """A room behind a front door, and room for its events."""
+    made = a_house(plain_engine)
+    run_maintenance(plain_engine, now=made.now - DAY, retention_days=730)
+    return made
+
+
+def report(house: House, lock_id: UUID, event_type: str, time: datetime, **metadata: Any) -> None:
+    """An event of a lock as the core stores it: in the history, and in the outbox."""
+    for table in ("device_events", "event_outbox"):
+        house.execute(
+            f"insert into {table} (time, device_id, event_type, metadata, source)"
+            " values (:time, :device_id, :event_type, cast(:metadata as jsonb), 'hdp')",
+            time=time,
+            device_id=lock_id,
+            event_type=event_type,
+            metadata=json.dumps(metadata),
+        )
+
+
+def hand_out(house: House) -> None:
+    """The worker handles what waits in the outbox."""
+    dispatcher = EventDispatcher(engine=house.engine, handlers=HANDLERS)
+    while dispatcher.dispatch_batch():
+        pass
+    assert house.execute("select reason from parked_events") == []
+
+
+def test_each_use_counts_once_for_the_code_of_that_lock(house: House) -> None:
+    start = house.now - HOUR
+    booking = house.book(start, start + DAY)
+    house.run()
+    front, room = sorted(house.codes(booking), key=lambda row: row.device_id != house.front_door)
+    for number in range(3):
+        report(house, front.device_id, "code_used", start + number * MINUTE, code_id=str(front.id))
+    report(house, room.device_id, "code_used", start, code_id=str(front.id))
+    report(house, room.device_id, "code_used", start, code_id="none")
+    hand_out(house)
+    hand_out(house)
+    used = {row.device_id: (row.usage_count, row.last_used_at) for row in house.codes(booking)}
+    assert used == {front.device_id: (3, start + 2 * MINUTE), room.device_id: (0, None)}
+
+
+def test_wrong_codes_within_some_minutes_are_an_alarm_which_ends_when_the_keypad_is_used_rightly(house: House) -> None:
+    began = house.now - HOUR
+    for number in range(4):
+        report(house, house.front_door, "code_rejected", began + number * MINUTE, reason="unknown")
+    hand_out(house)
+    report(house, house.front_door, "code_rejected", began + 11 * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.alarms() == [], "no five of them lie within ten minutes"
+    for number in range(12, 16):
+        report(house, house.front_door, "code_rejected", began + number * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.alarms() == [("wrong_door_codes", "active")]
+    report(house, house.front_door, "code_used", began + 40 * MINUTE, code_id=str(UUID(int=1)))
+    hand_out(house)
+    assert house.alarms() == [("wrong_door_codes", "cleared")]
+
+
+def test_a_night_s_guesses_that_a_lock_tells_of_together_in_the_morning_are_noticed(house: House) -> None:
+    for number in range(6):
+        report(house, house.front_door, "code_rejected", house.now - 5 * HOUR + number * MINUTE, reason="unknown")
+    report(house, house.front_door, "code_used", house.now, code_id=str(UUID(int=1)))
+    hand_out(house)
+    assert house.alarms() == [("wrong_door_codes", "cleared")]
+    (alarm,) = house.execute("select raised_at, num_reports from device_alarms")
+    assert (alarm.raised_at, alarm.num_reports) == (house.now - 5 * HOUR + 4 * MINUTE, 2)
+
+
+def test_how_many_wrong_codes_are_an_alarm_is_said_for_each_lock(house: House) -> None:
+    house.execute(
+        "insert into door_locks (device_id, wrong_codes_max, wrong_codes_minutes, configured_by)"
+        " values (:id, 2, 60, gen_random_uuid())",
+        id=house.front_door,
+    )
+    for number in range(2):
+        report(house, house.front_door, "code_rejected", house.now - number * 30 * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.alarms() == [("wrong_door_codes", "active")]
+
+
+def test_backup_codes_wait_on_their_lock_and_are_renewed_before_they_end(house: House) -> None:
+    house.execute(
+        "insert into door_locks (device_id, num_backup_codes, configured_by) values (:id, 2, gen_random_uuid())",
+        id=house.front_door,
+    )
+    house.run()
+    first = house.codes(lock_id=house.front_door)
+    assert [(row.is_backup, row.booking_id, row.state) for row in first] == [(True, None, "active")] * 2
+    assert len(house.locks[house.front_door].codes) == 2
+    for _ in range(4):
+        house.pass_time(4 * DAY)
+        house.run()
+        alive = [row for row in house.codes(lock_id=house.front_door) if row.state == "active"]
+        assert len(alive) >= 2
+        assert all(str(row.id) in house.locks[house.front_door].codes for row in alive)
+    assert {row.state for row in house.codes() if row.id in {one.id for one in first}} == {"revoked"}
+    house.execute("update door_locks set num_backup_codes = 0")
+    house.run()
+    assert house.locks[house.front_door].codes == {}
+    assert house.execute("select 1 from booking_queue") == []
+
+
+def test_a_backup_code_that_was_given_to_a_booking_is_narrowed_to_its_stay_and_taken_off_after_it(house: House) -> None:
+    house.execute(
+        "insert into door_locks (device_id, num_backup_codes, configured_by) values (:id, 1, gen_random_uuid())",
+        id=house.front_door,
+    )
+    house.run()
+    (backup,) = house.codes(lock_id=house.front_door)
+    start = house.now + 2 * HOUR
+    house.powered.clear()
+    booking = house.book(start, start + DAY)
+    house.run()
+    house.execute("update door_lock_codes set booking_id = :booking where id = :id", booking=booking, id=backup.id)
+    house.run()
+    given = next(row for row in house.codes(booking) if row.is_backup)
+    assert (given.state, given.on_lock_until) == ("set", backup.valid_until), "it opens for longer than it should"
+    assert (given.valid_from, given.valid_until) == (start, start + DAY)
+    house.powered |= house.locks.keys()
+    house.run()
+    given = next(row for row in house.codes(booking) if row.is_backup)
+    kept = house.locks[house.front_door].codes[str(backup.id)]
+    assert (kept.valid_from, kept.valid_until) == (start, start + DAY) == (given.on_lock_from, given.on_lock_until)
+    assert [row.state for row in house.codes(lock_id=house.front_door) if row.booking_id is None] == ["active"]
+    house.pass_time(timedelta(days=2))
+    house.run()
+    assert {row.state for row in house.codes(booking)} == {"revoked"}
