@@ -4,10 +4,12 @@ Secrets (the database's and Redis' URLs) have no default. Limits that the ingest
 checked again there.
 """
 
+import base64
 import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -124,6 +126,10 @@ class Settings:
     smtp_url: str | None = _setting(schemes=SMTP_SCHEMES, is_for_ingest=False)
     invitation_days: int = _setting(7, minimum=1, maximum=90, is_for_ingest=False)
     mail_from: str = _setting("hse@localhost", is_for_ingest=False)
+    sms_webhook_url: str | None = _setting(schemes=WEB_SCHEMES, is_for_ingest=False)
+    sms_webhook_secret: str | None = _setting(is_for_ingest=False, is_secret=True)
+    push_webhook_url: str | None = _setting(schemes=WEB_SCHEMES, is_for_ingest=False)
+    push_webhook_secret: str | None = _setting(is_for_ingest=False, is_secret=True)
     cors_origins: tuple[str, ...] = _setting((), is_for_ingest=False)
     trusted_proxies: tuple[str, ...] = _setting((), is_for_ingest=False)
     rate_limit_address_per_minute: int = _setting(1200, minimum=1, is_for_ingest=False)
@@ -254,12 +260,47 @@ def _contradictions(settings: Settings) -> list[str]:
             found.append(
                 f"{variable_of(name)}: must have at least {SECRET_CHARS_MIN} characters, such as `openssl rand -hex 32`"
             )
+    for channel in ("sms", "push"):
+        found += _webhook_mistakes(settings, f"{channel}_webhook_url", f"{channel}_webhook_secret")
     for name in ("cors_origins", "ws_origins"):
         wrong = [origin for origin in getattr(settings, name) if not _is_origin(origin)]
         found += [
             f"{variable_of(name)}: {origin!r} is no origin, such as https://console.example.com" for origin in wrong
         ]
     return found + _ports_used_twice(settings)
+
+
+def _webhook_mistakes(settings: Settings, url_name: str, secret_name: str) -> list[str]:
+    """Codes go there, so only over TLS or to this machine; what signs them is a key as the Standard Webhooks have it."""
+    url, secret = getattr(settings, url_name), getattr(settings, secret_name)
+    if (url is None) != (secret is None):
+        return [f"{variable_of(url_name)} and {variable_of(secret_name)}: set both or neither"]
+    if url is None:
+        return []
+    found, parts = [], urlsplit(url)
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        found.append(f"{variable_of(url_name)}: must begin with https://, as it is not on this machine")
+    if not parts.hostname or parts.username is not None or parts.fragment:
+        found.append(f"{variable_of(url_name)}: must name a host, and neither a user nor a fragment")
+    if not _is_webhook_secret(secret):
+        found.append(
+            f"{variable_of(secret_name)}: must be whsec_ and base64 of 24 to 64 bytes, as `echo whsec_$(openssl rand -base64 32)`"
+        )
+    return found
+
+
+def _is_webhook_secret(text: str) -> bool:
+    try:
+        return 24 <= len(base64.b64decode(text.removeprefix("whsec_"), validate=True)) <= 64 and text[:6] == "whsec_"
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _ports_used_twice(settings: Settings) -> list[str]:

@@ -18,6 +18,7 @@ from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 import aiosmtplib
 
@@ -26,27 +27,46 @@ CLOSE_SECONDS_MAX = 1
 SMTP_PORTS = {"smtp": 25, "smtps": 465}
 REASON_CHARS_MAX = 300
 LINK = re.compile(r"https?://\S+")
+# The server answered, or there was none.
+SURELY_NOT_TAKEN = (
+    aiosmtplib.SMTPResponseException,
+    aiosmtplib.SMTPRecipientsRefused,
+    aiosmtplib.SMTPConnectError,
+    aiosmtplib.SMTPNotSupported,
+    ConnectionRefusedError,
+    ValueError,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A letter to one person. It may hold a one-time link, so its text is not shown."""
+    """A letter to one person. It may hold a one-time link, so its text is not shown; with `is_private` nothing of it is logged."""
 
-    id: int
+    id: int | UUID
     created_at: datetime
     recipient: str
     subject: str
     text: str = field(repr=False)
+    is_private: bool = False
+
+    @property
+    def name(self) -> str:
+        """What no other letter is called: as a number it keeps letters of a second in order."""
+        return f"{self.id:06}" if isinstance(self.id, int) else str(self.id)
 
 
 class LetterNotSent(Exception):
-    """The letter did not leave. `is_final` says that another attempt would not help."""
+    """The letter did not leave, as far as anybody knows.
 
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+    `is_final`: another attempt would not help. `may_have_left`: the connection broke off before the server's answer.
+    """
+
+    def __init__(self, reason: str, *, is_final: bool = False, may_have_left: bool = False) -> None:
         super().__init__(reason[:REASON_CHARS_MAX])
         self.is_final = is_final
+        self.may_have_left = may_have_left
 
 
 class Mailer(Protocol):
@@ -79,7 +99,8 @@ class SmtpMailer:
             await asyncio.wait_for(self._deliver(message), SEND_SECONDS_MAX)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise LetterNotSent(reason, is_final=_is_final(error)) from error
+            may_have_left = not isinstance(error, SURELY_NOT_TAKEN)
+            raise LetterNotSent(reason, is_final=_is_final(error), may_have_left=may_have_left) from error
 
     async def _deliver(self, message: EmailMessage) -> None:
         must_be_private = self._password is not None and not self._use_tls
@@ -117,12 +138,15 @@ class FileMailer:
             path = await asyncio.to_thread(self._write, letter, content)
         except OSError as error:
             raise LetterNotSent(f"{type(error).__name__}: {error}") from error
+        if letter.is_private:
+            logger.info("mail is in %s", path)
+            return
         link = LINK.search(letter.text)
         logger.info("mail for %s is in %s: %s", letter.recipient, path, link.group() if link else letter.subject)
 
     def _write(self, letter: Letter, content: bytes) -> Path:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._directory / f"{letter.created_at:%Y%m%dT%H%M%S}-{letter.id:06}.eml"
+        path = self._directory / f"{letter.created_at:%Y%m%dT%H%M%S}-{letter.name}.eml"
         # Written aside and renamed, so that who waits for the file never finds half of it.
         aside = path.with_suffix(".part")
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

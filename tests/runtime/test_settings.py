@@ -109,3 +109,40 @@ def test_a_short_service_token_and_half_a_certificate_are_refused(tmp_path: Path
     ]
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in repr(read_settings(ENOUGH | {"HSE_SERVICE_TOKEN": "s3cret" * 6}))
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "mistakes"),
+    [
+        ("https://sms.example.com/hse?tenant=1", SECRET, 0),
+        ("http://127.0.0.1:9000/", SECRET, 0),
+        ("http://[::1]:9000/", SECRET, 0),
+        ("http://localhost:9000/", SECRET, 0),
+        ("http://sms.example.com/", SECRET, 1),
+        ("http://169.254.169.254/latest/meta-data", SECRET, 1),
+        ("http://127.0.0.1.example.com/", SECRET, 1),
+        ("https://user:pw@sms.example.com/", SECRET, 1),
+        ("https:///sms", SECRET, 1),
+        ("ftp://sms.example.com/", SECRET, 2),
+        ("https://sms.example.com/", "", 1),
+        ("", SECRET, 1),
+        ("https://sms.example.com/", "whsec_c2hvcnQ=", 1),
+        ("https://sms.example.com/", SECRET.removeprefix("whsec_"), 1),
+        ("https://sms.example.com/", "whsec_" + "*" * 40, 1),
+    ],
+)
+def test_webhooks_go_over_tls_or_to_this_machine_and_are_signed(url: str, secret: str, mistakes: int) -> None:
+    environment = {"HSE_SMS_WEBHOOK_URL": url, "HSE_SMS_WEBHOOK_SECRET": secret}
+    if mistakes == 0:
+        shown = repr(read_settings(environment))
+        assert "whsec_" not in shown
+        assert "example" not in shown
+        return
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment)
+    assert len(caught.value.mistakes) == mistakes
+    assert all(mistake.startswith("HSE_SMS_WEBHOOK_") for mistake in caught.value.mistakes)
+    assert SECRET not in str(caught.value)
