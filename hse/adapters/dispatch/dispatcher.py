@@ -27,7 +27,7 @@ from hse.adapters.dispatch.messages import (
     report_of,
     result_in,
 )
-from hse.adapters.dispatch.offers import Offer, Settled
+from hse.adapters.dispatch.offers import Offer, Settled, parts_of
 from hse.adapters.dispatch.secrets import open_secrets
 from hse.adapters.dispatch.writer import Connected, InDatabase, Released, Writer, for_ever
 from hse.adapters.ingest import IngestNodes, NodeAway, NodeCredentials, NodeRefused
@@ -56,8 +56,6 @@ COUNT_SECONDS = 5.0
 DEVICES_PER_CLAIM_MAX = 200
 # Claims of devices that are not settled yet.
 DEVICES_IN_HAND_MAX = 2000
-# A node takes so many in one call.
-COMMANDS_PER_CALL_MAX = 1000
 CALLS_PER_NODE_MAX = 64
 # So long a call waits for results after everything in it was delivered.
 LISTEN_SECONDS = 60.0
@@ -204,7 +202,7 @@ class CommandDispatcher:
 
         offer = Offer(by_device, [node.name for node in nodes], settled, reasons or {})
         for node in nodes:
-            for part in _parts(by_device):
+            for part in parts_of(by_device):
                 self._start(self._call(node, part, offer))
 
     async def _offer_elsewhere(self) -> None:
@@ -355,16 +353,6 @@ class CommandDispatcher:
     def _count(self, ended: Ended) -> None:
         self._metrics.commands_ended.labels(ended.state).inc()
         self._metrics.command_seconds.observe(max(0.0, ended.seconds))
-
-
-def _parts(by_device: Mapping[UUID, Sequence[ClaimedCommand]]) -> list[dict[UUID, ClaimedCommand]]:
-    """The commands in calls that a node takes; those of one device stay together, in order."""
-    parts: list[dict[UUID, ClaimedCommand]] = [{}]
-    for commands in by_device.values():
-        if len(parts[-1]) + len(commands) > COMMANDS_PER_CALL_MAX:
-            parts.append({})
-        parts[-1].update((one.id, one) for one in commands)
-    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

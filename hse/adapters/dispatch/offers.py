@@ -6,6 +6,9 @@ from uuid import UUID
 
 from hse.adapters.postgres.command_queues import ClaimedCommand
 
+# A node takes so many in one call.
+COMMANDS_PER_CALL_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
@@ -86,3 +89,13 @@ class Offer:
         if self._num_open[device_id] == 0:
             not_taken, in_doubt = self._not_taken[device_id], frozenset(self._in_doubt[device_id])
             self._settled(Settled(device_id=device_id, not_taken=not_taken, in_doubt=in_doubt))
+
+
+def parts_of(by_device: Mapping[UUID, Sequence[ClaimedCommand]]) -> list[dict[UUID, ClaimedCommand]]:
+    """The commands in calls that a node takes; those of one device stay together, in order."""
+    parts: list[dict[UUID, ClaimedCommand]] = [{}]
+    for commands in by_device.values():
+        if len(parts[-1]) + len(commands) > COMMANDS_PER_CALL_MAX:
+            parts.append({})
+        parts[-1].update((one.id, one) for one in commands)
+    return parts
