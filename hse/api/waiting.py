@@ -53,18 +53,20 @@ class Waiting:
         """The thing once it has ended; as it stands when so many seconds have passed."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (seconds if self._num_waiting < WAITERS_MAX else 0.0)
+        next_look_at = 0.0
         with self._told_of(str(thing_id)) as changed:
             while True:
+                # One look for many changes at once, such as those of a group; the first change is looked at without delay.
+                await asyncio.sleep(max(0.0, next_look_at - loop.time()))
                 changed.clear()
                 found = await read()
+                next_look_at = loop.time() + LOOK_SECONDS_MIN
                 left = deadline - loop.time()
                 if found.is_finished or left <= 0:
                     return found
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, LOOK_SECONDS_MAX)):
                         await changed.wait()
-                        # One look for many changes at once, such as those of a group.
-                        await asyncio.sleep(LOOK_SECONDS_MIN)
 
     @contextmanager
     def _told_of(self, thing: str) -> Iterator[asyncio.Event]:

@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 # In one transaction.
 NOTES_MAX = 1000
+# What a device that answers at once makes of a command (sent, delivered, its result, and the claim's end) follows within a moment:
+# one transaction, one sync of the disk and one notification instead of several.
+GATHER_SECONDS = 0.003
 WAIT_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ class Writer:
         """Write until cancelled."""
         while True:
             batch = [await self._notes.get()]
+            await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < NOTES_MAX and not self._notes.empty():
                 batch.append(self._notes.get_nowait())
             await self._write_until_done(batch)
