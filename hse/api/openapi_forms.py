@@ -32,13 +32,15 @@ def tidy(node: Any) -> Any:
 
 
 def complete_body(schema: Schema, body: type[msgspec.Struct]) -> None:
-    """Add what the framework does not see: that unknown fields are refused, and what the items of a list must be."""
+    """Add what the framework does not see: that unknown fields are refused, what the items of a list must be, limits of 0."""
     # Unknown fields are refused, so that a misspelt one is not silently left out.
     schema["additionalProperties"] = False
     exact = msgspec.json.schema(body)["$defs"][body.__name__]["properties"]
     for name, shown in schema.get("properties", {}).items():
         if shown.get("items") == {"type": "string"}:
             shown["items"] = {**exact[name]["items"]}
+        if any(one.get("minimum") == 0 for one in (exact[name], *exact[name].get("anyOf", ()))):
+            shown.setdefault("minimum", 0)
 
 
 def add_examples(document: Schema) -> None:

@@ -6,6 +6,7 @@ down is searched.
 
 import base64
 import io
+import re
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
@@ -159,6 +160,11 @@ async def send_secrets_where_they_do_not_belong(api: Client, told: Told, world: 
         await api.post("/graphql", headers=world.root.headers, json={"query": f'{{ area(id: "{secret}") {{ name }} }}'})
         broken = {"Content-Type": "application/json", "Cookie": f"hse_access={quote(secret)}"}
         await api.post("/api/v1/auth/login", headers=broken, content=f'{{"password": "{secret}'.encode())
+
+
+def stands_in(text: str, digits: str) -> bool:
+    """Whether six digits stand in a text by themselves, and not by chance within a longer number, a fraction or an id."""
+    return re.search(rf"(?<![\w.-]){digits}(?![\w-])", text) is not None
 
 
 def everything_kept(database_url: str) -> dict[str, str]:
