@@ -19,6 +19,7 @@ from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import AccessTokens
 from hse.api import document, health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
+from hse.api.booking_watches import BookingWatches
 from hse.api.bounds import REQUEST_BYTES_MAX, BoundedRequest, RequestBounds
 from hse.api.entrance import Doorkeeping, provide_entrance
 from hse.api.graphql.schema import GraphQLEndpoint
@@ -36,8 +37,13 @@ from hse.api.rest import (
     api_keys,
     audit,
     auth,
+    availability,
+    booking_calendars,
+    booking_settings,
+    bookings,
     device_commands,
     devices,
+    guests,
     imports,
     invitations,
     live,
@@ -133,6 +139,11 @@ def rest_router() -> Router:
             telemetry.router,
             imports.router,
             alarms.router,
+            guests.router,
+            bookings.router,
+            booking_settings.router,
+            booking_calendars.router,
+            availability.router,
             live.router,
             api_keys.router,
             audit.router,
@@ -187,7 +198,11 @@ async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
         listener = None if parts.open_listener is None else parts.open_listener()
         link = app.state.link = None if parts.open_link is None else parts.open_link()
         app.state.live = await stack.enter_async_context(live_streams(database, listener, link, app.state.metrics))
+        watches = app.state.booking_watches = BookingWatches()
+        stack.callback(watches.end_all)
         if listener is not None:
+            listener.subscribe("hse_bookings", watches.hear)
+            listener.subscribe("hse_scopes", watches.hear_scopes)
             listener.subscribe("hse_command_changed", app.state.waiting.hear)
             await stack.enter_async_context(running(listener.run()))
         yield

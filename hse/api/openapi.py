@@ -53,6 +53,8 @@ TAGS = {
     "devices": "The registry of devices, their gateways and their tokens.",
     "alarms": "What devices raise and people must see.",
     "commands": "Commands to devices, and what came of them.",
+    "guests": "Guests, who accompanies them, and what is kept of them.",
+    "bookings": "Who stays in which area and when, what is free, and calendars of it.",
     "telemetry": "What devices report: how they are now, their events, and series for charts.",
     "live": "What happens, as it happens.",
     "users": "People: what they are, and where they work.",

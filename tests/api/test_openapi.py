@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hse.api.openapi import TAGS, codes
+from tests.api.booked import new_booking, new_guest
 from tests.api.conftest import Client
 from tests.api.snapshots import openapi_document
 from tests.api.world import World
@@ -18,8 +19,10 @@ OPERATIONS = {
     for method, operation in item.items()
 }
 
-# Who was invited has no account yet: the token of the letter is what he proves himself with.
-ANSWERS_TO_INVITATIONS = {f"/api/v1/invitations/{answer}" for answer in ("preview", "accept", "reject")}
+# Who was invited has no account yet, nor has who reads a calendar: the token of the letter or the link is his proof.
+OPENED_BY_A_SECRET = {f"/api/v1/invitations/{answer}" for answer in ("preview", "accept", "reject")} | {
+    "/api/v1/booking-calendars/{area_id}/{token}"
+}
 
 
 async def test_the_document_is_open_to_everybody(api: Client) -> None:
@@ -52,7 +55,7 @@ def test_refusals_are_declared_where_they_apply() -> None:
     for key, operation in OPERATIONS.items():
         is_public = operation.get("security") == []
         path = key.split(" ")[1]
-        assert is_public == (not path.startswith("/api/v1") or "/auth/" in path or path in ANSWERS_TO_INVITATIONS), key
+        assert is_public == (not path.startswith("/api/v1") or "/auth/" in path or path in OPENED_BY_A_SECRET), key
 
 
 def test_bodies_refuse_what_they_do_not_know() -> None:
@@ -86,6 +89,7 @@ async def test_the_example_of_a_body_has_the_form_of_the_operation(api: Client, 
 
 def _filled(path: str, world: World) -> str:
     site = world.tenant.sites[0]
+    guest, companion = new_guest(world, world.tenant, site), new_guest(world, world.tenant, site)
     known = {
         "partner_company_id": world.partner_company,
         "organization_id": world.tenant.id,
@@ -95,5 +99,8 @@ def _filled(path: str, world: World) -> str:
         "role_id": world.custom_role,
         "user_id": world.second_user.id,
         "api_key_id": world.new_api_key(world.root),
+        "guest_id": guest,
+        "companion_id": companion,
+        "booking_id": new_booking(world, world.tenant, site, guest),
     }
     return path.format(**{name: value for name, value in known.items() if f"{{{name}}}" in path})

@@ -24,12 +24,12 @@ OTHER_NAMES: dict[tuple[str, str], tuple[str, str]] = {
         "what somebody does to his own account has several files: password, second factor, sessions",
     ),
     ("domain", "alarms"): ("alerts", "alarms are what there is of the noun so far"),
+    ("adapters", "availability"): ("bookings", "what is free is what no booking takes"),
     ("adapters", "imports"): ("bulk", "the stores of the other nouns, for many rows at once"),
 }
 # Domain nouns that GraphQL does not serve, and why.
 NOT_IN_GRAPHQL = {
     "imports": "files go over REST only",
-    "booking": "not served yet",
 }
 
 REST = sorted(path.stem for path in files(".py", "hse/api/rest") if path.stem != "__init__")

@@ -43,6 +43,7 @@ SESSION_SETTINGS = {
 }
 
 ENTER_AUTHENTICATION = sa.text("select hse_enter_authentication()")
+ASK = sa.text("select 1")
 
 
 EXAMINE = sa.text(
@@ -160,6 +161,13 @@ class Database:
         """One transaction of nobody yet: sees what people prove themselves with, and no tenant's things."""
         async with AsyncExitStack() as stack:
             connection, _ = await self._begin(stack, lambda connection: connection.execute(ENTER_AUTHENTICATION))
+            yield connection
+
+    @asynccontextmanager
+    async def nobody(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of nobody: sees no rows, and what functions of the database show to who proves himself to them."""
+        async with AsyncExitStack() as stack:
+            connection, _ = await self._begin(stack, lambda connection: connection.execute(ASK))
             yield connection
 
     async def _begin(

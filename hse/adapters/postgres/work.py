@@ -13,8 +13,12 @@ from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
+from hse.adapters.postgres.booking_calendars import BookingCalendars
+from hse.adapters.postgres.booking_settings import BookingSettingsStore
+from hse.adapters.postgres.bookings import Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.guests import Guests
 from hse.adapters.postgres.history import Telemetry
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.invitations import Invitations
@@ -27,10 +31,15 @@ from hse.adapters.postgres.second_factors import SecondFactors
 from hse.adapters.postgres.sessions import Sessions
 from hse.adapters.postgres.users import Assignments, Users
 from hse.adapters.tokens import hash_of, new_secret
+from hse.domain.booking.views import CalendarToken
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
 from hse.domain.identity.ports import OneTimeToken
 from hse.domain.policy import Actor
 from hse.domain.work import Record
+
+# Without what is taken for another one, as 0 for O and B for 8, and without vowels, so that no word comes of it.
+CONFIRMATION_ALPHABET = "23456789CDFGHJKMNPQRTVWXY"
+CONFIRMATION_CHARS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,15 @@ class PostgresWork:
         text = new_secret()
         return OneTimeToken(text=text, token_hash=hash_of(text))
 
+    def new_calendar_token(self) -> CalendarToken:
+        """A secret that nobody can guess."""
+        text = new_secret()
+        return CalendarToken(text=text, token_hash=hash_of(text))
+
+    def new_confirmation_code(self) -> str:
+        """A code of letters and digits that nobody mistakes for others; there are 2^46 of them."""
+        return "".join(secrets.choice(CONFIRMATION_ALPHABET) for _ in range(CONFIRMATION_CHARS))
+
     async def record(self, record: Record) -> None:
         """Write to the audit log."""
         await add_audit_entry(self.connection, record, self.origin, self.actor)
@@ -121,6 +139,26 @@ class PostgresWork:
     def device_command_groups(self) -> DeviceCommandGroups:
         """The commands to many devices."""
         return DeviceCommandGroups(self)
+
+    @property
+    def guests(self) -> Guests:
+        """The guests."""
+        return Guests(self)
+
+    @property
+    def bookings(self) -> Bookings:
+        """The bookings."""
+        return Bookings(self)
+
+    @property
+    def booking_settings(self) -> BookingSettingsStore:
+        """How establishments take bookings."""
+        return BookingSettingsStore(self)
+
+    @property
+    def booking_calendars(self) -> BookingCalendars:
+        """The calendars of areas that have a link."""
+        return BookingCalendars(self)
 
     @property
     def telemetry(self) -> Telemetry:

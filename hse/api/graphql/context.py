@@ -11,6 +11,7 @@ from strawberry.types import Info
 
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting, acting_of
+from hse.api.booking_watches import BookingWatches
 from hse.api.graphql.loaders import Loaders
 from hse.api.history import history_of
 from hse.api.limits import RequestLimits, count
@@ -66,6 +67,12 @@ class Context(BaseContext, kw_only=True):
         """The live streams."""
         streams: LiveStreams = self.scope["litestar_app"].state.live
         return streams
+
+    @property
+    def booking_watches(self) -> BookingWatches:
+        """Who follows the calendars."""
+        watches: BookingWatches = self.scope["litestar_app"].state.booking_watches
+        return watches
 
     @property
     def correlation_id(self) -> str | None:

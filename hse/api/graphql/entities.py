@@ -9,8 +9,10 @@ from uuid import UUID
 from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
+from hse.adapters.postgres.bookings import BookingHistory, Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.guests import Guests
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.roles import Roles
@@ -19,6 +21,8 @@ from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
+from hse.domain.booking import bookings, guests
+from hse.domain.booking.model import Booking, BookingHistoryEntry
 from hse.domain.devices import commanding
 from hse.domain.devices import queries as devices
 from hse.domain.errors import Invalid
@@ -54,8 +58,24 @@ async def _audit_entries(work: PostgresWork, query: PageQuery) -> Page[AuditEntr
     return await audit.audit_entries(work, replace(query, filters=filters))
 
 
+async def _bookings(work: PostgresWork, query: PageQuery) -> Page[Booking]:
+    """The page of the stays that touch the time from `since` to `until`."""
+    filters = {{"since": "from", "until": "to"}.get(name, name): value for name, value in query.filters.items()}
+    for name in ("since", "until"):
+        moment = query.filters.get(name)
+        if isinstance(moment, datetime) and moment.tzinfo is None:
+            raise Invalid(name, "name the time zone, such as 2030-01-01T00:00:00Z")
+    return await bookings.bookings(work, replace(query, filters=filters))
+
+
+async def _booking_history(work: PostgresWork, query: PageQuery) -> Page[BookingHistoryEntry]:
+    """The page of what happened to any booking that may be seen."""
+    return await BookingHistory(work).page(work.actor.require(bookings.SEE_BOOKINGS), query)
+
+
 ORGANIZATIONS_MODULE = "hse.api.graphql.organizations"
 IDENTITY_MODULE = "hse.api.graphql.identity"
+BOOKING_MODULE = "hse.api.graphql.booking"
 COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
@@ -143,6 +163,31 @@ DEVICE_COMMAND_GROUPS = Entity(
     rows=DeviceCommandGroups,
     page=commanding.command_groups,
     filters={"organization_id": UUID, "type": str},
+)
+GUESTS = Entity(
+    type_name="Guest",
+    module=BOOKING_MODULE,
+    see=guests.SEE_GUESTS,
+    rows=Guests,
+    page=guests.guests,
+    filters={"organization_id": UUID, "establishment_id": UUID},
+    guarded_filters={"email": str, "document_number": str},
+)
+BOOKINGS = Entity(
+    type_name="Booking",
+    module=BOOKING_MODULE,
+    see=bookings.SEE_BOOKINGS,
+    rows=Bookings,
+    page=_bookings,
+    filters={"organization_id": UUID, "establishment_id": UUID, "area_id": UUID, "guest_id": UUID, "status": str},
+    guarded_filters={"since": datetime, "until": datetime},
+)
+BOOKING_HISTORY = Entity(
+    type_name="BookingHistoryEntry",
+    module=BOOKING_MODULE,
+    see=bookings.SEE_BOOKINGS,
+    rows=BookingHistory,
+    page=_booking_history,
 )
 API_KEYS = Entity(
     type_name="ApiKey",

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import strawberry
 
+from hse.api.graphql.booking import BookingSubscription
 from hse.api.graphql.connections import reference
 from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.entities import ALARMS, DEVICES
@@ -98,7 +99,7 @@ async def _live(
 
 
 @strawberry.type(description="What is told as it happens, over graphql-transport-ws.")
-class Subscription:
+class Subscription(BookingSubscription):
     """What is told as it happens."""
 
     live = strawberry.subscription(

@@ -67,6 +67,16 @@ def changes_within(
     function: Callable[..., Awaitable[Any]],
 ) -> Any:
     """The same for what is not simply the body as a command."""
+    return changes_to(node_of(entity), body, command_of, function)
+
+
+def changes_to(
+    kind: Any,
+    body: type[msgspec.Struct],
+    command_of: Callable[[Any, Context], Any],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    """The same for what is no entity of its own, and goes by the id of what it belongs to."""
 
     async def resolve(
         info: Asked,
@@ -79,7 +89,7 @@ def changes_within(
         return await context.run(lambda work: function(work, id, change, version=expected), context.acting)
 
     resolve.__annotations__["input"] = input_of(body)
-    return strawberry.mutation(resolver=resolve, graphql_type=node_of(entity) | None, description=described(function))
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
 def changes_own(

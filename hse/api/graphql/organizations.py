@@ -3,7 +3,7 @@
 import strawberry
 
 from hse.api.graphql.connections import answer, connection, list_of, reference, single
-from hse.api.graphql.entities import AREAS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES, USERS
+from hse.api.graphql.entities import AREAS, BOOKINGS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS, PARTNER_COMPANIES, USERS
 from hse.api.graphql.mutations import acts, changes, creates
 from hse.api.graphql.types import mirrors
 from hse.api.rest import organizations as bodies
@@ -39,6 +39,7 @@ class Establishment:
 
     organization = reference(ORGANIZATIONS, "organization_id")
     areas = list_of(AREAS, "establishment_id")
+    bookings = list_of(BOOKINGS, "establishment_id")
     devices = list_of(DEVICES, "establishment_id")
     users = list_of(USERS, "establishment_id")
 
@@ -52,6 +53,7 @@ class Area:
     parent = reference(AREAS, "parent_area_id")
     children = list_of(AREAS, "parent_area_id")
     devices = list_of(DEVICES, "area_id")
+    bookings = list_of(BOOKINGS, "area_id")
 
 
 @strawberry.type

@@ -20,6 +20,7 @@ from strawberry.types import ExecutionContext
 
 from hse.api.bounds import check_depth
 from hse.api.graphql.alerts import AlertsQuery
+from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
@@ -36,12 +37,14 @@ INIT_SECONDS_MAX = 10
 
 
 @strawberry.type(description="What may be read.")
-class Query(OrganizationsQuery, DevicesQuery, TelemetryQuery, DeviceCommandsQuery, AlertsQuery, IdentityQuery):
+class Query(
+    OrganizationsQuery, DevicesQuery, TelemetryQuery, DeviceCommandsQuery, AlertsQuery, BookingQuery, IdentityQuery
+):
     """What may be read."""
 
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
-class Mutation(OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, IdentityMutation):
+class Mutation(OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, BookingMutation, IdentityMutation):
     """What may be done."""
 
 

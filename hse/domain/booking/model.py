@@ -8,7 +8,7 @@ confirmed so long after its check-in as the establishment allows is released: ca
 What is due counts from its minute on, also while the worker that writes it down is away: see `status_at`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
@@ -41,6 +41,39 @@ class BookingNotOpen(DomainError):
     def __init__(self, status: BookingStatus, act: str) -> None:
         super().__init__(f"this booking is {status}: it cannot be {act} any more")
         self.booking_status = status
+
+
+class SlotTaken(DomainError):
+    """The area is booked for a part of this time, or is kept free between two stays: `check_in` to `check_out` is the other stay.
+
+    Without the three times, whoever had it has just let go of it.
+    """
+
+    kind: ClassVar[ErrorKind] = ErrorKind.CONFLICT
+    code: ClassVar[str] = "booking.slot-taken"
+
+    def __init__(self, area_id: UUID, taken: "Taken | None") -> None:
+        reason = (
+            "has just been in use: send it again"
+            if taken is None
+            else f"is booked from {taken.check_in.isoformat()} to {taken.check_out.isoformat()}, and free again from"
+            f" {taken.free_from.isoformat()} on"
+        )
+        super().__init__(f"this area {reason}")
+        self.area_id = area_id
+        self.check_in = None if taken is None else taken.check_in
+        self.check_out = None if taken is None else taken.check_out
+        self.free_from = None if taken is None else taken.free_from
+
+
+class StayIsOver(DomainError):
+    """A stay that is over is neither booked nor confirmed."""
+
+    kind: ClassVar[ErrorKind] = ErrorKind.CONFLICT
+    code: ClassVar[str] = "booking.stay-is-over"
+
+    def __init__(self) -> None:
+        super().__init__("this stay would be over already: choose a check-out that is still to come")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +133,41 @@ class Booking:
     def is_within(self, reach: Reach) -> bool:
         """Whether a reach covers it."""
         return reach.has_site(self.organization_id, self.establishment_id)
+
+
+BookingAction = Literal[
+    "created", "changed", "confirmed", "checked_in", "completed", "cancelled", "released", "deleted"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingHistoryEntry:
+    """One thing that happened to a booking, and how it was after it; without a user the clock did it.
+
+    `changed` names the fields that changed. Nothing of the guest is kept here but his id.
+    """
+
+    id: int
+    booking_id: UUID
+    at: datetime
+    user_id: UUID | None
+    action: BookingAction
+    status: BookingStatus
+    area_id: UUID
+    guest_id: UUID
+    check_in: datetime
+    check_out: datetime
+    num_guests: int
+    changed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """When an area is taken: for the stay, and until it is free again."""
+
+    check_in: datetime
+    check_out: datetime
+    free_from: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from tests.api.booked import give_calendar, join, new_booking, new_guest
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -47,6 +48,11 @@ class Place:
     # To the site's device; the group's one command, too.
     command_id: UUID
     command_group_id: UUID
+    # Registered at the site, with a companion and one booking; the other guest has neither.
+    guest_id: UUID
+    companion_id: UUID
+    other_guest_id: UUID
+    booking_id: UUID
     # The thing that the one entry of the audit log is about.
     audited_id: str
 
@@ -93,6 +99,9 @@ def _furnished(world: World, name: str) -> Place:
     world.give_role_at(worker, site, site_role_id)
     part_id = world.add_part(tenant, site)
     company_role_id = world.add_role_now(f"clerk of {name}", ["read_device"], partner_company_id=company)
+    guest_id, companion_id, other_guest_id = (new_guest(world, tenant, site) for _ in range(3))
+    join(world, tenant, guest_id, companion_id)
+    give_calendar(world, tenant, site)
     return Place(
         name=name,
         world=world,
@@ -110,6 +119,10 @@ def _furnished(world: World, name: str) -> Place:
         alarm_id=world.new_alarm(tenant, site),
         command_id=world.new_command(tenant, site),
         command_group_id=world.new_command_group(tenant, site, kind=f"to {name}"),
+        guest_id=guest_id,
+        companion_id=companion_id,
+        other_guest_id=other_guest_id,
+        booking_id=new_booking(world, tenant, site, guest_id),
         audited_id=world.new_audit_entry(
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),

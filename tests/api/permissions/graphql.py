@@ -15,6 +15,7 @@ from strawberry.utils.str_converters import to_camel_case
 from hse.api.graphql.schema import schema
 from tests.api.permissions.actors import Place
 from tests.api.permissions.rest import A_DAY, RECIPES, Call, Recipe
+from tests.api.permissions.twins import TWINS
 
 SCHEMA = schema._schema
 # What may be asked beside the fields that the schema lists; REST's document is open to everybody.
@@ -25,86 +26,7 @@ INTROSPECTION = {
 # Parts of a list, not things.
 PARTS_OF_LISTS = ("Connection", "Edge", "PageInfo")
 # What is shown whole or not at all.
-WHOLES = {"DeviceState", "SeriesSet"}
-
-# What each field of the query and each mutation is over REST.
-TWINS: dict[str, str] = {
-    "Query.actions": "GET /api/v1/actions",
-    "Query.alarm": "GET /api/v1/alarms/{alarm_id}",
-    "Query.alarms": "GET /api/v1/alarms",
-    "Query.apiKey": "GET /api/v1/api-keys/{api_key_id}",
-    "Query.apiKeys": "GET /api/v1/api-keys",
-    "Query.area": "GET /api/v1/areas/{area_id}",
-    "Query.areas": "GET /api/v1/areas",
-    "Query.auditEntries": "GET /api/v1/audit-entries",
-    "Query.device": "GET /api/v1/devices/{device_id}",
-    "Query.deviceCommand": "GET /api/v1/device-commands/{command_id}",
-    "Query.deviceCommandGroup": "GET /api/v1/device-command-groups/{group_id}",
-    "Query.deviceCommandGroups": "GET /api/v1/device-command-groups",
-    "Query.deviceCommands": "GET /api/v1/device-commands",
-    "Query.deviceEvents": "GET /api/v1/devices/{device_id}/events",
-    "Query.devices": "GET /api/v1/devices",
-    "Query.deviceStates": "GET /api/v1/telemetry/states",
-    "Query.establishment": "GET /api/v1/establishments/{establishment_id}",
-    "Query.establishments": "GET /api/v1/establishments",
-    "Query.invitation": "GET /api/v1/invitations/{invitation_id}",
-    "Query.invitations": "GET /api/v1/invitations",
-    "Query.me": "GET /api/v1/me",
-    "Query.onboarding": "GET /api/v1/onboarding",
-    "Query.latestEvents": "GET /api/v1/telemetry/latest",
-    "Query.organization": "GET /api/v1/organizations/{organization_id}",
-    "Query.organizations": "GET /api/v1/organizations",
-    "Query.partnerAnalytics": "GET /api/v1/partner-companies/{partner_company_id}/analytics",
-    "Query.partnerCompanies": "GET /api/v1/partner-companies",
-    "Query.partnerCompany": "GET /api/v1/partner-companies/{partner_company_id}",
-    "Query.role": "GET /api/v1/roles/{role_id}",
-    "Query.roles": "GET /api/v1/roles",
-    "Query.sessions": "GET /api/v1/sessions",
-    "Query.series": "GET /api/v1/telemetry/series",
-    "Query.user": "GET /api/v1/users/{user_id}",
-    "Query.userApiKeys": "GET /api/v1/users/{user_id}/api-keys",
-    "Query.userEstablishments": "GET /api/v1/users/{user_id}/establishments",
-    "Query.userSessions": "GET /api/v1/users/{user_id}/sessions",
-    "Query.users": "GET /api/v1/users",
-    "Mutation.assignEstablishments": "PUT /api/v1/users/{user_id}/establishments",
-    "Mutation.assignRole": "PUT /api/v1/users/{user_id}/role",
-    "Mutation.changeApiKey": "PATCH /api/v1/api-keys/{api_key_id}",
-    "Mutation.cancelDeviceCommand": "POST /api/v1/device-commands/{command_id}/cancel",
-    "Mutation.cancelDeviceCommandGroup": "POST /api/v1/device-command-groups/{group_id}/cancel",
-    "Mutation.changeArea": "PATCH /api/v1/areas/{area_id}",
-    "Mutation.changeDevice": "PATCH /api/v1/devices/{device_id}",
-    "Mutation.changeEstablishment": "PATCH /api/v1/establishments/{establishment_id}",
-    "Mutation.changeMe": "PATCH /api/v1/me",
-    "Mutation.changeOrganization": "PATCH /api/v1/organizations/{organization_id}",
-    "Mutation.changePartnerCompany": "PATCH /api/v1/partner-companies/{partner_company_id}",
-    "Mutation.changeRole": "PATCH /api/v1/roles/{role_id}",
-    "Mutation.changeUser": "PATCH /api/v1/users/{user_id}",
-    "Mutation.completeOnboarding": "POST /api/v1/onboarding/complete",
-    "Mutation.createApiKey": "POST /api/v1/api-keys",
-    "Mutation.createArea": "POST /api/v1/areas",
-    "Mutation.createDevice": "POST /api/v1/devices",
-    "Mutation.createEstablishment": "POST /api/v1/establishments",
-    "Mutation.createInvitation": "POST /api/v1/invitations",
-    "Mutation.createOrganization": "POST /api/v1/organizations",
-    "Mutation.createPartnerCompany": "POST /api/v1/partner-companies",
-    "Mutation.createRole": "POST /api/v1/roles",
-    "Mutation.deleteArea": "DELETE /api/v1/areas/{area_id}",
-    "Mutation.deleteDevice": "DELETE /api/v1/devices/{device_id}",
-    "Mutation.deleteEstablishment": "DELETE /api/v1/establishments/{establishment_id}",
-    "Mutation.deleteOrganization": "DELETE /api/v1/organizations/{organization_id}",
-    "Mutation.deletePartnerCompany": "DELETE /api/v1/partner-companies/{partner_company_id}",
-    "Mutation.deleteRole": "DELETE /api/v1/roles/{role_id}",
-    "Mutation.deleteUser": "DELETE /api/v1/users/{user_id}",
-    "Mutation.endSession": "DELETE /api/v1/sessions/{session_id}",
-    "Mutation.endUserSessions": "DELETE /api/v1/users/{user_id}/sessions",
-    "Mutation.issueDeviceToken": "POST /api/v1/devices/{device_id}/token",
-    "Mutation.resendInvitation": "POST /api/v1/invitations/{invitation_id}/resend",
-    "Mutation.revokeApiKey": "DELETE /api/v1/api-keys/{api_key_id}",
-    "Mutation.revokeDeviceToken": "DELETE /api/v1/devices/{device_id}/token",
-    "Mutation.revokeInvitation": "POST /api/v1/invitations/{invitation_id}/revoke",
-    "Mutation.sendDeviceCommand": "POST /api/v1/devices/{device_id}/commands",
-    "Mutation.sendDeviceCommandToMany": "POST /api/v1/device-command-groups",
-}
+WHOLES = {"DeviceState", "SeriesSet", "AreaAvailability", "AreaNights", "GuestExport"}
 
 
 def _devices(place: Place) -> Call:
@@ -116,8 +38,28 @@ def _series(place: Place) -> Call:
     return Call(params={"asked": {"device_ids": [place.site.device_id], "types": ["power"], **day}})
 
 
+def _free_area(place: Place) -> Call:
+    return Call({"id": place.site.area_id}, params={"since": A_DAY["from"], "until": A_DAY["to"]})
+
+
+def _free_areas(place: Place) -> Call:
+    return Call({"id": place.site.id}, params={"since": A_DAY["from"], "until": A_DAY["to"]})
+
+
+def _companion(place: Place) -> Call:
+    return Call({"id": place.guest_id}, params={"companion_id": place.other_guest_id, "relationship": "friend"})
+
+
+def _known_companion(place: Place) -> Call:
+    return Call({"id": place.guest_id}, params={"companion_id": place.companion_id})
+
+
 # What fields are given whose arguments have other names than REST's parameters.
 GIVEN: dict[str, Recipe] = {
+    "Query.areaAvailability": _free_area,
+    "Query.establishmentAvailability": _free_areas,
+    "Mutation.addCompanion": _companion,
+    "Mutation.removeCompanion": _known_companion,
     "Query.deviceStates": _devices,
     "Query.latestEvents": _devices,
     "Query.series": _series,
@@ -161,6 +103,10 @@ USER_ROLE = _by_id("Query.role", lambda place: place.world.user_role)
 INVITATION = _by_id("Query.invitation", lambda place: place.invitation_id)
 COMPANY_INVITATION = _by_id("Query.invitation", lambda place: place.company_invitation_id)
 ALARM = _by_id("Query.alarm", lambda place: place.alarm_id)
+GUEST = _by_id("Query.guest", lambda place: place.guest_id)
+COMPANIONS = _by_id("Query.guestCompanions", lambda place: place.guest_id)
+BOOKING = _by_id("Query.booking", lambda place: place.booking_id)
+HISTORY = _by_id("Query.bookingHistory", lambda place: place.booking_id)
 SESSIONS = _by_id("Query.userSessions", lambda place: place.worker.id)
 COMMAND = _by_id("Query.deviceCommand", lambda place: place.command_id)
 COMMAND_GROUP = _by_id("Query.deviceCommandGroup", lambda place: place.command_group_id)
@@ -242,6 +188,18 @@ NESTED: dict[str, Nested] = {
     "Alarm.organization": _organization(ALARM),
     "Alarm.establishment": _establishment(ALARM),
     "Alarm.device": _one(ALARM, "devices", lambda place: place.site.device_id),
+    "Area.bookings": _those(AREA, "bookings", "area_id", lambda place: place.site.area_id),
+    "Establishment.bookings": _those(ESTABLISHMENT, "bookings", "establishment_id", lambda place: place.site.id),
+    "Guest.organization": _organization(GUEST),
+    "Guest.establishment": _establishment(GUEST),
+    "Guest.bookings": _those(GUEST, "bookings", "guest_id", lambda place: place.guest_id),
+    "Companion.companion": _one(COMPANIONS, "guests", lambda place: place.companion_id),
+    "Booking.organization": _organization(BOOKING),
+    "Booking.establishment": _establishment(BOOKING),
+    "Booking.area": _one(BOOKING, "areas", lambda place: place.site.area_id),
+    "Booking.guest": _one(BOOKING, "guests", lambda place: place.guest_id),
+    # Made by no user of the world.
+    "BookingHistoryEntry.user": Nested(HISTORY, "GET /api/v1/users/{user_id}", lambda _: None),
     "User.role": _one(WORKER, "roles", lambda place: place.world.user_role),
     "User.partnerCompany": _company(PARTNER),
     "User.organization": _organization(WORKER),
@@ -276,7 +234,7 @@ FIELDS = (*INTROSPECTION, *TWINS, *NESTED, *ANSWERS)
 
 
 # What is told over sockets alone: `test_live` tries it as everybody.
-TOLD_LIVE = frozenset({"Subscription", "LiveBatch", "LiveState", "LiveEvent", "LiveAlarm"})
+TOLD_LIVE = frozenset({"Subscription", "CalendarChanges", "LiveBatch", "LiveState", "LiveEvent", "LiveAlarm"})
 
 
 def fields_of_the_schema() -> Iterator[str]:

@@ -22,6 +22,7 @@ class Call:
     content: bytes | None = None
 
 
+A_STAY = {"check_in": "2035-01-01T18:00:00Z", "check_out": "2035-01-02T14:00:00Z"}
 A_DAY = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-02T00:00:00Z"}
 
 Recipe = Callable[[Place], Call]
@@ -87,6 +88,14 @@ def _no_thing(body: Any = None) -> Recipe:
 
 def _api_key(body: Any = None) -> Recipe:
     return lambda place: Call({"api_key_id": place.api_key_id}, body=body)
+
+
+def _guest(body: Any = None) -> Recipe:
+    return lambda place: Call({"guest_id": place.guest_id}, body=body)
+
+
+def _booking(body: Any = None) -> Recipe:
+    return lambda place: Call({"booking_id": place.booking_id}, body=body)
 
 
 def _command(place: Place) -> Call:
@@ -173,6 +182,47 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/live": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms": lambda place: Call(params={"device_id": place.site.device_id}),
     "GET /api/v1/alarms/{alarm_id}": lambda place: Call({"alarm_id": place.alarm_id}),
+    "GET /api/v1/guests": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "POST /api/v1/guests": lambda place: Call(
+        body={"establishment_id": str(place.site.id), "first_name": "Eva", "last_name": "Paz"}
+    ),
+    "GET /api/v1/guests/{guest_id}": _guest(),
+    "PATCH /api/v1/guests/{guest_id}": _guest({"language": "en"}),
+    "GET /api/v1/guests/{guest_id}/companions": _guest(),
+    "PUT /api/v1/guests/{guest_id}/companions/{companion_id}": lambda place: Call(
+        {"guest_id": place.guest_id, "companion_id": place.other_guest_id}, body={"relationship": "friend"}
+    ),
+    "DELETE /api/v1/guests/{guest_id}/companions/{companion_id}": lambda place: Call(
+        {"guest_id": place.guest_id, "companion_id": place.companion_id}
+    ),
+    "POST /api/v1/guests/{guest_id}/export": _guest(),
+    "POST /api/v1/guests/{guest_id}/erase": lambda place: Call({"guest_id": place.other_guest_id}),
+    "GET /api/v1/bookings": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "POST /api/v1/bookings": lambda place: Call(
+        body={"area_id": str(place.site.area_id), "guest_id": str(place.guest_id), **A_STAY}
+    ),
+    "GET /api/v1/bookings/{booking_id}": _booking(),
+    "GET /api/v1/bookings/{booking_id}/history": _booking(),
+    "PATCH /api/v1/bookings/{booking_id}": _booking({"num_guests": 2}),
+    "POST /api/v1/bookings/{booking_id}/confirm": _booking(),
+    "POST /api/v1/bookings/{booking_id}/cancel": _booking({}),
+    "DELETE /api/v1/bookings/{booking_id}": _booking(),
+    "GET /api/v1/establishments/{establishment_id}/booking-settings": _establishment(),
+    "PATCH /api/v1/establishments/{establishment_id}/booking-settings": _establishment({"code_lead_hours": 12}),
+    "GET /api/v1/areas/{area_id}/booking-calendar": _area(),
+    "POST /api/v1/areas/{area_id}/booking-calendar": _area(),
+    "DELETE /api/v1/areas/{area_id}/booking-calendar": _area(),
+    # Whose link it is, is all that matters there: nobody's.
+    "GET /api/v1/booking-calendars/{area_id}/{token}": lambda place: Call(
+        {"area_id": place.site.area_id, "token": "unknown"}
+    ),
+    "GET /api/v1/areas/{area_id}/availability": lambda place: Call({"area_id": place.site.area_id}, params=A_DAY),
+    "GET /api/v1/areas/{area_id}/nights": lambda place: Call(
+        {"area_id": place.site.area_id}, params={"first": "2030-01-01"}
+    ),
+    "GET /api/v1/establishments/{establishment_id}/availability": lambda place: Call(
+        {"establishment_id": place.site.id}, params=A_DAY
+    ),
     "GET /api/v1/api-keys": _no_thing(),
     "POST /api/v1/api-keys": _no_thing({"name": "dashboard", "actions": ["read_establishment"]}),
     "GET /api/v1/api-keys/{api_key_id}": _api_key(),

@@ -6,9 +6,10 @@ import pytest
 
 from tests.api.permissions import matrix
 from tests.api.permissions.actors import ACTORS, Place, places
-from tests.api.permissions.graphql import FIELDS, NESTED, TWINS, Nested, fields_of_the_schema, operation
+from tests.api.permissions.graphql import FIELDS, NESTED, Nested, fields_of_the_schema, operation
 from tests.api.permissions.rest import Call
 from tests.api.permissions.trying import Client, graphql_outcome, rest_outcome
+from tests.api.permissions.twins import TWINS
 from tests.api.world import Person, World
 
 

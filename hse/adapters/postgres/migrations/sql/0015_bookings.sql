@@ -63,6 +63,39 @@ create index guests_document on guests (organization_id, document_number) where 
 create trigger guests_touch before update on guests
     for each row execute function touch_version();
 
+-- Who erases a guest waits for who books for him, and the other way round (below): an erased one has no stay before him.
+create function check_guest_erasure() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    if exists (
+        select from bookings b
+         where b.guest_id = new.id
+           and (b.status in ('confirmed', 'in-progress') or (b.status = 'pending' and b.check_out > now()))
+    ) then
+        raise exception 'a guest who is expected is not erased'
+            using errcode = 'check_violation', constraint = 'guests_expected';
+    end if;
+    return new;
+end
+$$;
+create trigger guests_check_erasure before update of erased_at on guests
+    for each row when (old.erased_at is null and new.erased_at is not null) execute function check_guest_erasure();
+
+-- What others hold of him goes, too, also where who erases him does not reach. Whatever keeps more of a guest adds a trigger like this.
+create function empty_erased_guest() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    delete from guest_companions where new.id in (guest_id, companion_id);
+    update bookings
+       set special_requests = null, metadata = '{}',
+           cancellation_reason = case when cancelled_by is null then cancellation_reason end
+     where guest_id = new.id;
+    return null;
+end
+$$;
+create trigger guests_erased after update of erased_at on guests
+    for each row when (old.erased_at is null and new.erased_at is not null) execute function empty_erased_guest();
+
 -- Each pair stands here twice, once from each side: neither row can be without the other when a transaction ends.
 create table guest_companions (
     guest_id         uuid not null references guests,
@@ -177,6 +210,20 @@ end
 $$;
 create trigger bookings_lock_area before insert or update of area_id, check_in, check_out, free_from, status on bookings
     for each row execute function lock_booked_area();
+
+-- An erased guest is booked for no more. The lock keeps him from being erased before this is committed.
+create function check_booked_guest() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    if (select erased_at from guests where id = new.guest_id for share) is not null then
+        raise exception 'a guest who was erased is not booked for'
+            using errcode = 'check_violation', constraint = 'bookings_guest_was_erased';
+    end if;
+    return new;
+end
+$$;
+create trigger bookings_check_guest before insert or update of guest_id on bookings
+    for each row execute function check_booked_guest();
 
 -- The states and the ways between them, whoever writes. The times of a stay that has begun stay as they are, and so does the row.
 create function check_booking_change() returns trigger language plpgsql as $$

@@ -1,0 +1,33 @@
+"""Calendars as RFC 5545 writes them."""
+
+from icalendar import Calendar, Event
+
+from hse.adapters.postgres.booking_calendars import Feed, FeedStay
+
+PRODUCT = "-//HSE//bookings//EN"
+
+
+def calendar_of(feed: Feed) -> bytes:
+    """An area's stays, in UTC. It holds when, and nothing of whom: a link is passed on more easily than one thinks."""
+    calendar = Calendar()
+    calendar.add("prodid", PRODUCT)
+    calendar.add("version", "2.0")
+    calendar.add("method", "PUBLISH")
+    calendar.add("x-wr-calname", f"{feed.establishment_name} · {feed.area_name}")
+    calendar.add("x-wr-timezone", feed.timezone)
+    for stay in feed.stays:
+        calendar.add_component(_event_of(stay))
+    return bytes(calendar.to_ical())
+
+
+def _event_of(stay: FeedStay) -> Event:
+    event = Event()
+    event.add("uid", f"{stay.booking_id}@hse")
+    event.add("dtstamp", stay.updated_at)
+    event.add("dtstart", stay.check_in)
+    event.add("dtend", stay.check_out)
+    event.add("sequence", stay.version)
+    event.add("summary", "Reserved" if stay.status == "pending" else "Booked")
+    event.add("status", "TENTATIVE" if stay.status == "pending" else "CONFIRMED")
+    event.add("transp", "OPAQUE")
+    return event

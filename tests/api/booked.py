@@ -1,0 +1,67 @@
+"""Guests, bookings and calendars of a world, made by the database's owner."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from tests.api.world import Site, Tenant, World
+
+
+def _insert(world: World, statement: str, *values: object) -> UUID:
+    with psycopg.connect(world.database_url) as connection:
+        row = connection.execute(f"{statement} returning id".encode(), values).fetchone()
+    assert row is not None
+    return UUID(str(row[0]))
+
+
+def new_guest(world: World, tenant: Tenant, site: Site | None = None, **more: Any) -> UUID:
+    """Add a guest, registered at a site or of the organisation as a whole."""
+    values = {"first_name": "Carmen", "last_name": "Rojas", **more}
+    return _insert(
+        world,
+        f"insert into guests (organization_id, establishment_id, {', '.join(values)})"
+        f" values (%s, %s, {', '.join(['%s'] * len(values))})",
+        tenant.id,
+        None if site is None else site.id,
+        *values.values(),
+    )
+
+
+def new_booking(world: World, tenant: Tenant, site: Site, guest_id: UUID, *, days_ahead: int = 30) -> UUID:
+    """Add a booking of a site's area for a night so many days ahead."""
+    return _insert(
+        world,
+        "insert into bookings (organization_id, establishment_id, area_id, guest_id, check_in, check_out, free_from,"
+        " confirmation_code, created_by) values (%s, %s, %s, %s, now() + %s, now() + %s, now() + %s, %s, %s)",
+        tenant.id,
+        site.id,
+        site.area_id,
+        guest_id,
+        timedelta(days=days_ahead),
+        timedelta(days=days_ahead + 1),
+        timedelta(days=days_ahead + 1, hours=1),
+        uuid4().hex[:10],
+        world.root.id,
+    )
+
+
+def join(world: World, tenant: Tenant, guest_id: UUID, companion_id: UUID) -> None:
+    """Have two guests accompany each other."""
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "insert into guest_companions (guest_id, companion_id, organization_id, relationship)"
+            " values (%(one)s, %(other)s, %(tenant)s, 'friend'), (%(other)s, %(one)s, %(tenant)s, 'friend')",
+            {"one": guest_id, "other": companion_id, "tenant": tenant.id},
+        )
+
+
+def give_calendar(world: World, tenant: Tenant, site: Site) -> None:
+    """Give the calendar of a site's area a link that nobody knows."""
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "insert into booking_calendars (area_id, organization_id, establishment_id, token_hash, created_by)"
+            " values (%s, %s, %s, sha256(%s), %s)",
+            [site.area_id, tenant.id, site.id, uuid4().bytes, world.root.id],
+        )

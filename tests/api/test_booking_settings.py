@@ -1,0 +1,73 @@
+"""How establishments take bookings: from the beginning, changed, and what that does to what is booked."""
+
+import psycopg
+
+from tests.api.bookings import DAY, HOUR, MINUTE, SOON, a_booking, a_guest, done, refused, stay
+from tests.api.conftest import Client
+from tests.api.world import World
+
+FROM_THE_BEGINNING = {
+    "check_in_margin_minutes": 60,
+    "check_out_margin_minutes": 30,
+    "no_show_grace_minutes": None,
+    "code_deadline_minutes": 60,
+    "code_lead_hours": 24,
+    "check_out_reminder_minutes": 120,
+    "max_code_usages": None,
+}
+
+
+async def test_every_establishment_has_settings_from_the_beginning(api: Client, world: World) -> None:
+    body = {"organization_id": str(world.tenant.id), "name": "New", "timezone": "UTC"}
+    made = await done(api, "POST", "establishments", world.chief, body=body)
+    for establishment, who in ((made["id"], world.chief), (str(world.tenant.sites[0].id), world.admin)):
+        found = await done(api, "GET", f"establishments/{establishment}/booking-settings", who)
+        assert {name: found[name] for name in FROM_THE_BEGINNING} == FROM_THE_BEGINNING
+        assert (found["establishment_id"], found["version"]) == (establishment, 1)
+    await done(api, "DELETE", f"establishments/{made['id']}", world.chief)
+
+
+async def test_settings_are_changed_by_who_may_and_only_while_they_are_as_read(api: Client, world: World) -> None:
+    path = f"establishments/{world.tenant.sites[0].id}/booking-settings"
+    changed = await done(api, "PATCH", path, world.admin, body={"no_show_grace_minutes": 90, "max_code_usages": 5})
+    assert (changed["no_show_grace_minutes"], changed["max_code_usages"], changed["version"]) == (90, 5, 2)
+    headers = {**world.admin.headers, "If-Match": '"1"'}
+    stale = await api.patch(f"/api/v1/{path}", headers=headers, json={"code_lead_hours": 2})
+    assert stale.status_code == 412
+    assert (await refused(api, "PATCH", path, world.admin, body={"check_in_margin_minutes": -1}))[0] == 422
+    assert (await refused(api, "PATCH", path, world.user, body={"code_lead_hours": 2}))[0] == 403
+    assert (await refused(api, "PATCH", path, world.other_site_admin, body={"code_lead_hours": 2}))[0] == 404
+    assert (await refused(api, "GET", path, world.other_site_admin))[0] == 404
+    with psycopg.connect(world.database_url) as connection:
+        (told,) = connection.execute(
+            "select before->>'max_code_usages', after->>'max_code_usages' from audit_entries"
+            " where action = 'booking_settings.update'"
+        ).fetchall()
+    assert told == (None, "5")
+
+
+async def test_longer_margins_hold_for_what_is_booked_as_far_as_the_next_stay_leaves_room(
+    api: Client, world: World
+) -> None:
+    site, who = world.tenant.sites[0], world.admin
+    guest = await a_guest(api, who, site)
+    first = await a_booking(api, who, site, guest)
+    near = await a_booking(api, who, site, guest, **stay(SOON + DAY + 90 * MINUTE))
+    path = f"establishments/{site.id}/booking-settings"
+    await done(api, "PATCH", path, who, body={"check_out_margin_minutes": 180})
+
+    async def free_from(booking: dict[str, str]) -> str:
+        return str((await done(api, "GET", f"bookings/{booking['id']}", who))["free_from"])
+
+    assert await free_from(first) == near["check_in"]
+    after = SOON + 2 * DAY + 90 * MINUTE
+    assert await free_from(near) == (after + 3 * HOUR).isoformat().replace("+00:00", "Z")
+    body = {"area_id": str(site.area_id), "guest_id": str(guest)}
+    status, code, _ = await refused(api, "POST", "bookings", who, body={**body, **stay(after + 2 * HOUR)})
+    assert (status, code) == (409, "booking.slot-taken")
+    # Also before a stay: the margin is the new booking's own then.
+    status, code, _ = await refused(api, "POST", "bookings", who, body={**body, **stay(SOON - DAY - 2 * HOUR)})
+    assert (status, code) == (409, "booking.slot-taken")
+    await done(api, "PATCH", path, who, body={"check_out_margin_minutes": 0, "check_in_margin_minutes": 0})
+    assert await free_from(first) == first["check_out"]
+    await done(api, "POST", "bookings", who, body={**body, **stay(after)})
