@@ -9,7 +9,7 @@ from typing import cast
 from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import EventStorage, upgrade
 from hse.adapters.postgres.registry import add_devices, list_devices, rotate_token
-from hse.domain.booking.door_codes import LOCK_TYPE
+from hse.domain.booking.door_code_views import LOCK_TYPE
 from hse.embedded.account import server_account
 from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres

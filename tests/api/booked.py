@@ -1,12 +1,13 @@
 """Guests, bookings and calendars of a world, made by the database's owner."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 
-from tests.api.world import Site, Tenant, World
+from hse.adapters.sealing import Sealer
+from tests.api.world import SECRET_KEY, Site, Tenant, World
 
 
 def _insert(world: World, statement: str, *values: object) -> UUID:
@@ -65,3 +66,29 @@ def give_calendar(world: World, tenant: Tenant, site: Site) -> None:
             " values (%s, %s, %s, sha256(%s), %s)",
             [site.area_id, tenant.id, site.id, uuid4().bytes, world.root.id],
         )
+
+
+def make_lock(world: World, site: Site) -> None:
+    """Have a site's device be the lock of its area."""
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "update devices set device_type = 'doorlock', area_id = %s where id = %s", [site.area_id, site.device_id]
+        )
+
+
+def new_door_code(
+    world: World, tenant: Tenant, site: Site, booking_id: UUID | None, *, digits: str = "482913", state: str = "failed"
+) -> UUID:
+    """Add a code of a site's lock: a booking's own, or for none a backup code that is on it."""
+    is_on_lock = state in ("set", "active")
+    return _insert(
+        world,
+        "insert into door_lock_codes (organization_id, establishment_id, device_id, booking_id, created_by, is_backup,"
+        " sealed_code, code_mac, valid_from, valid_until, decided_at, deadline, state, reason, on_lock_from, on_lock_until,"
+        " may_be_on_lock) values (%s, %s, %s, %s, %s, %s, %s, sha256(%s), now(), now() + interval '60 days', now(), now(), %s,"
+        " %s, %s, %s, %s)",
+        *(tenant.id, site.id, site.device_id, booking_id, world.root.id, booking_id is None),
+        *(Sealer(SECRET_KEY).seal(digits.encode()), digits.encode(), state, None if is_on_lock else "offline"),
+        *((datetime.now(UTC), datetime.now(UTC) + timedelta(days=60)) if is_on_lock else (None, None)),
+        is_on_lock,
+    )

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from tests.api.booked import make_lock, new_booking, new_door_code, new_guest
 from tests.api.conftest import Client
 from tests.api.mailboxes import letters_to, link_in
 from tests.api.test_second_factor import Authenticator
@@ -149,6 +150,27 @@ async def make_keys_and_device_tokens(api: Client, told: Told, world: World) -> 
     told.keep("device token", imported.json()["rows"][0]["token"])
 
 
+async def have_door_codes_shown(api: Client, world: World) -> list[str]:
+    """Those of a booking, in the list and by itself, and a backup code that is given out twice; their digits."""
+    site, headers = world.tenant.sites[0], world.admin.headers
+    make_lock(world, site)
+    booking = new_booking(world, world.tenant, site, new_guest(world, world.tenant, site))
+    own = new_door_code(world, world.tenant, site, booking)
+    new_door_code(world, world.tenant, site, None, digits="739164", state="active")
+    (listed,) = (await done(api, "GET", f"bookings/{booking}/door-codes", headers))["items"]
+    assert await done(api, "GET", f"door-codes/{own}", headers) == listed
+    await done(api, "POST", f"door-codes/{own}/retry", headers)
+    pull = {"device_id": str(site.device_id)}
+    pulled = [
+        await done(
+            api, "POST", f"bookings/{booking}/door-codes/pull-backup", {**headers, "Idempotency-Key": "pull"}, **pull
+        )
+        for _ in range(2)
+    ]
+    assert pulled[0] == pulled[1]
+    return [str(listed["code"]), str(pulled[0]["code"])]
+
+
 async def send_secrets_where_they_do_not_belong(api: Client, told: Told, world: World) -> None:
     """Into addresses, headers, and bodies that are refused; whatever is answered."""
     for secret in list(told.secrets.values()):
@@ -196,6 +218,8 @@ async def test_no_secret_that_was_told_is_written_down_anywhere(logged: io.Strin
     await change_and_forget_the_password(api, told, world, headers)
     await invite_somebody(api, told, world)
     await make_keys_and_device_tokens(api, told, world)
+    digits = await have_door_codes_shown(api, world)
+    assert digits == ["482913", "739164"]
     await send_secrets_where_they_do_not_belong(api, told, world)
     kept = everything_kept(world.database_url)
     # One more where the scenario takes so long that the first use of the key is written down meanwhile.
@@ -203,5 +227,7 @@ async def test_no_secret_that_was_told_is_written_down_anywhere(logged: io.Strin
     assert {table: found for table, text in kept.items() if (found := told.found_in(text))} == {}
     assert len(logged.getvalue().splitlines()) > 300
     assert told.found_in(logged.getvalue()) == []
+    assert [one for one in digits if stands_in(f"{kept} {logged.getvalue()}", one)] == []
+    assert stands_in('{"code": "482913"}', "482913")
     # The search finds what is there.
     assert told.found_in(f"..{told.secrets['password 0']}..".encode().hex()) == ["password 0"]

@@ -7,7 +7,7 @@ from itertools import combinations, product
 
 import pytest
 
-from hse.domain.booking.door_codes import DIGITS, NUM_CODES, drawn, is_trivial
+from hse.domain.booking.door_code_views import DIGITS, NUM_CODES, drawn, is_trivial
 from hse.simulation.locks import CODES_MAX, SHIPPED, Lock
 
 CHANCE_MAX = Fraction(1, 1000)

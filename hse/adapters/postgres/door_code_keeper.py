@@ -42,7 +42,7 @@ from hse.domain.booking.door_code_saga import (
     deadline_of,
     next_step,
 )
-from hse.domain.booking.door_codes import LOCK_TYPE, drawn
+from hse.domain.booking.door_code_views import LOCK_TYPE, drawn
 
 DRAWS_MAX = 1000
 # A backup code waits on its lock for two weeks; a week before it ends the next one joins it.

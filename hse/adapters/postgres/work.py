@@ -18,6 +18,7 @@ from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.door_codes import DoorCodes, DoorLocks
 from hse.adapters.postgres.guests import Guests
 from hse.adapters.postgres.history import Telemetry
 from hse.adapters.postgres.identity_tables import audit_entries
@@ -30,6 +31,7 @@ from hse.adapters.postgres.roles import Actions, Roles
 from hse.adapters.postgres.second_factors import SecondFactors
 from hse.adapters.postgres.sessions import Sessions
 from hse.adapters.postgres.users import Assignments, Users
+from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import hash_of, new_secret
 from hse.domain.booking.views import CalendarToken
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
@@ -159,6 +161,21 @@ class PostgresWork:
     def booking_calendars(self) -> BookingCalendars:
         """The calendars of areas that have a link."""
         return BookingCalendars(self)
+
+    @property
+    def door_codes(self) -> DoorCodes:
+        """The codes of locks."""
+        return DoorCodes(self)
+
+    @property
+    def door_locks(self) -> DoorLocks:
+        """How locks are looked after."""
+        return DoorLocks(self)
+
+    @property
+    def sealer(self) -> Sealer:
+        """Who opens what the database must not know."""
+        return self.outbox.sealer
 
     @property
     def telemetry(self) -> Telemetry:

@@ -15,6 +15,7 @@ from hse.api.graphql.entities import (
     AREAS,
     BOOKING_HISTORY,
     BOOKINGS,
+    DOOR_CODES,
     ESTABLISHMENTS,
     GUESTS,
     ORGANIZATIONS,
@@ -55,6 +56,7 @@ class Booking:
     establishment = reference(ESTABLISHMENTS, "establishment_id")
     area = reference(AREAS, "area_id")
     guest = reference(GUESTS, "guest_id")
+    door_codes = list_of(DOOR_CODES, "booking_id")
 
 
 @mirrors(model.BookingHistoryEntry)

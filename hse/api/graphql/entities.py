@@ -12,6 +12,7 @@ from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.bookings import BookingHistory, Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
+from hse.adapters.postgres.door_codes import DoorCodes
 from hse.adapters.postgres.guests import Guests
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
@@ -21,7 +22,7 @@ from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
-from hse.domain.booking import bookings, guests
+from hse.domain.booking import bookings, door_codes, guests
 from hse.domain.booking.model import Booking, BookingHistoryEntry
 from hse.domain.devices import commanding
 from hse.domain.devices import queries as devices
@@ -76,6 +77,7 @@ async def _booking_history(work: PostgresWork, query: PageQuery) -> Page[Booking
 ORGANIZATIONS_MODULE = "hse.api.graphql.organizations"
 IDENTITY_MODULE = "hse.api.graphql.identity"
 BOOKING_MODULE = "hse.api.graphql.booking"
+DOOR_CODES_MODULE = "hse.api.graphql.door_codes"
 COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
@@ -181,6 +183,14 @@ BOOKINGS = Entity(
     page=_bookings,
     filters={"organization_id": UUID, "establishment_id": UUID, "area_id": UUID, "guest_id": UUID, "status": str},
     guarded_filters={"since": datetime, "until": datetime},
+)
+DOOR_CODES = Entity(
+    type_name="DoorCode",
+    module=DOOR_CODES_MODULE,
+    see=door_codes.SEE_CODES,
+    rows=DoorCodes,
+    page=door_codes.door_codes,
+    filters={"organization_id": UUID, "establishment_id": UUID, "booking_id": UUID, "device_id": UUID, "state": str},
 )
 BOOKING_HISTORY = Entity(
     type_name="BookingHistoryEntry",

@@ -158,6 +158,30 @@ def acts_with(
     return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
 
 
+def makes_of(
+    kind: Any,
+    body: type[msgspec.Struct],
+    command_of: Callable[[Any], Any],
+    function: Callable[..., Awaitable[Any]],
+) -> Any:
+    """The same for what would be another thing when it is done again; under one `idempotencyKey` it is done once."""
+
+    async def resolve(
+        info: Asked,
+        id: UUID,  # noqa: A002
+        input: Any,  # noqa: A002
+        idempotency_key: str | None = strawberry.UNSET,
+    ) -> Any:
+        context = context_of(info)
+        wanted = body_of(body, input)
+        acting = once(context.acting, info.field_name, (id, wanted), idempotency_key)
+        command = command_of(wanted)
+        return await done(context, acting, lambda work: function(work, id, command), function)
+
+    resolve.__annotations__["input"] = input_of(body)
+    return strawberry.mutation(resolver=resolve, graphql_type=kind | None, description=described(function))
+
+
 def once(acting: Acting, name: str, wanted: Any, key: str | None) -> Acting:
     """The same `Acting`, which runs this mutation once under this key. Raises `Invalid` for a key that cannot be one."""
     if key is None or key is strawberry.UNSET:

@@ -24,6 +24,7 @@ from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
+from hse.api.graphql.door_codes import DoorCodesMutation, DoorCodesQuery
 from hse.api.graphql.errors import DATABASE_AWAY, refused, told
 from hse.api.graphql.identity import IdentityMutation, IdentityQuery
 from hse.api.graphql.limits import Limits
@@ -38,13 +39,22 @@ INIT_SECONDS_MAX = 10
 
 @strawberry.type(description="What may be read.")
 class Query(
-    OrganizationsQuery, DevicesQuery, TelemetryQuery, DeviceCommandsQuery, AlertsQuery, BookingQuery, IdentityQuery
+    OrganizationsQuery,
+    DevicesQuery,
+    TelemetryQuery,
+    DeviceCommandsQuery,
+    AlertsQuery,
+    BookingQuery,
+    DoorCodesQuery,
+    IdentityQuery,
 ):
     """What may be read."""
 
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
-class Mutation(OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, BookingMutation, IdentityMutation):
+class Mutation(
+    OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, BookingMutation, DoorCodesMutation, IdentityMutation
+):
     """What may be done."""
 
 

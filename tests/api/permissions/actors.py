@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from tests.api.booked import give_calendar, join, new_booking, new_guest
+from tests.api.booked import give_calendar, join, make_lock, new_booking, new_door_code, new_guest
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -53,6 +53,8 @@ class Place:
     companion_id: UUID
     other_guest_id: UUID
     booking_id: UUID
+    # The booking's own code, which is not on the lock; a backup code is.
+    door_code_id: UUID
     # The thing that the one entry of the audit log is about.
     audited_id: str
 
@@ -102,6 +104,9 @@ def _furnished(world: World, name: str) -> Place:
     guest_id, companion_id, other_guest_id = (new_guest(world, tenant, site) for _ in range(3))
     join(world, tenant, guest_id, companion_id)
     give_calendar(world, tenant, site)
+    make_lock(world, site)
+    booking_id = new_booking(world, tenant, site, guest_id)
+    new_door_code(world, tenant, site, None, digits="739164", state="active")
     return Place(
         name=name,
         world=world,
@@ -122,7 +127,8 @@ def _furnished(world: World, name: str) -> Place:
         guest_id=guest_id,
         companion_id=companion_id,
         other_guest_id=other_guest_id,
-        booking_id=new_booking(world, tenant, site, guest_id),
+        booking_id=booking_id,
+        door_code_id=new_door_code(world, tenant, site, booking_id),
         audited_id=world.new_audit_entry(
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),

@@ -106,6 +106,8 @@ ALARM = _by_id("Query.alarm", lambda place: place.alarm_id)
 GUEST = _by_id("Query.guest", lambda place: place.guest_id)
 COMPANIONS = _by_id("Query.guestCompanions", lambda place: place.guest_id)
 BOOKING = _by_id("Query.booking", lambda place: place.booking_id)
+DOOR_CODE = _by_id("Query.doorCode", lambda place: place.door_code_id)
+DOOR_LOCK = _by_id("Query.doorLock", lambda place: place.site.device_id)
 HISTORY = _by_id("Query.bookingHistory", lambda place: place.booking_id)
 SESSIONS = _by_id("Query.userSessions", lambda place: place.worker.id)
 COMMAND = _by_id("Query.deviceCommand", lambda place: place.command_id)
@@ -198,6 +200,14 @@ NESTED: dict[str, Nested] = {
     "Booking.establishment": _establishment(BOOKING),
     "Booking.area": _one(BOOKING, "areas", lambda place: place.site.area_id),
     "Booking.guest": _one(BOOKING, "guests", lambda place: place.guest_id),
+    "Booking.doorCodes": _those(BOOKING, "door-codes", "booking_id", lambda place: place.booking_id),
+    "DoorCode.organization": _organization(DOOR_CODE),
+    "DoorCode.establishment": _establishment(DOOR_CODE),
+    "DoorCode.device": _one(DOOR_CODE, "devices", lambda place: place.site.device_id),
+    "DoorCode.booking": _one(DOOR_CODE, "bookings", lambda place: place.booking_id),
+    # Nothing was sent yet.
+    "DoorCode.command": Nested(DOOR_CODE, "GET /api/v1/device-commands/{command_id}", lambda _: None),
+    "DoorLock.device": _one(DOOR_LOCK, "devices", lambda place: place.site.device_id),
     # Made by no user of the world.
     "BookingHistoryEntry.user": Nested(HISTORY, "GET /api/v1/users/{user_id}", lambda _: None),
     "User.role": _one(WORKER, "roles", lambda place: place.world.user_role),

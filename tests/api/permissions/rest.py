@@ -98,6 +98,14 @@ def _booking(body: Any = None) -> Recipe:
     return lambda place: Call({"booking_id": place.booking_id}, body=body)
 
 
+def _door_code(place: Place) -> Call:
+    return Call({"code_id": place.door_code_id})
+
+
+def _backup(place: Place) -> Call:
+    return Call({"booking_id": place.booking_id}, body={"device_id": str(place.site.device_id)})
+
+
 def _command(place: Place) -> Call:
     return Call({"command_id": place.command_id})
 
@@ -207,6 +215,14 @@ RECIPES: dict[str, Recipe] = {
     "POST /api/v1/bookings/{booking_id}/confirm": _booking(),
     "POST /api/v1/bookings/{booking_id}/cancel": _booking({}),
     "DELETE /api/v1/bookings/{booking_id}": _booking(),
+    "GET /api/v1/bookings/{booking_id}/door-codes": _booking(),
+    "POST /api/v1/bookings/{booking_id}/door-codes/pull-backup": _backup,
+    "GET /api/v1/devices/{device_id}/door-codes": _device(),
+    "GET /api/v1/door-codes": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "GET /api/v1/door-codes/{code_id}": _door_code,
+    "POST /api/v1/door-codes/{code_id}/retry": _door_code,
+    "GET /api/v1/devices/{device_id}/door-lock": _device(),
+    "PATCH /api/v1/devices/{device_id}/door-lock": _device({"wrong_codes_max": 3}),
     "GET /api/v1/establishments/{establishment_id}/booking-settings": _establishment(),
     "PATCH /api/v1/establishments/{establishment_id}/booking-settings": _establishment({"code_lead_hours": 12}),
     "GET /api/v1/areas/{area_id}/booking-calendar": _area(),
