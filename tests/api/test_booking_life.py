@@ -130,7 +130,7 @@ class Life(RuleBasedStateMachine):
             if booking_id != but and one.area_id == wanted.area_id and one.status != "cancelled"
         )
 
-    @rule(area=st.integers(0, NUM_AREAS - 1), ahead=st.integers(-30, 60), lasting=st.integers(1, 30))
+    @rule(area=st.integers(0, NUM_AREAS - 1), ahead=st.integers(-5, 30), lasting=st.integers(1, 30))
     def book(self, area: int, ahead: int, lasting: int) -> None:
         check_in = self.now + ahead * HOUR
         check_out = check_in + lasting * HOUR
@@ -168,7 +168,7 @@ class Life(RuleBasedStateMachine):
     @rule(
         which=st.integers(0, 100),
         area=st.integers(0, NUM_AREAS - 1),
-        ahead=st.integers(-5, 60),
+        ahead=st.integers(-5, 30),
         lasting=st.integers(1, 30),
     )
     def move(self, which: int, area: int, ahead: int, lasting: int) -> None:
@@ -231,7 +231,7 @@ class Life(RuleBasedStateMachine):
                 self.known[booking_id] = replace(one, free_from=min([one.check_out + gap, *following]))
         self.gap, self.grace = gap, None if grace is None else timedelta(minutes=grace)
 
-    @rule(hours=st.integers(1, 40))
+    @rule(hours=st.integers(1, 20))
     def let_time_pass(self, hours: int) -> None:
         self.now += hours * HOUR
 
@@ -303,8 +303,8 @@ def test_bookings_live_as_the_requirements_say_whenever_the_clock_jumps_and_the_
         run_state_machine_as_test(
             partial(Life, world, api_database_url, engine),  # type: ignore[arg-type]
             settings=settings(
-                max_examples=25,
-                stateful_step_count=30,
+                max_examples=40,
+                stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
             ),
