@@ -19,6 +19,7 @@ from benches.report import CheckFailed, NotMeasured, Result, show
 from benches.scenarios import (
     ack_latency,
     beside,
+    bookings,
     columnstore,
     commands,
     control_plane,
@@ -41,6 +42,7 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     restart.NAME: restart.measure,
     cpu.NAME: cpu.measure,
     control_plane.NAME: control_plane.measure,
+    bookings.NAME: bookings.measure,
     deploy.NAME: deploy.measure,
     commands.NAME: commands.measure,
     live.NAME: live.measure,
