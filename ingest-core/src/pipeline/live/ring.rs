@@ -6,6 +6,8 @@ use super::change::{Change, ChangeContent};
 
 /// Changes at a time that a reader takes out under the lock.
 const CHANGES_PER_READ_MAX: usize = 128;
+/// And so many bytes, unless one change has more: a reader holds them for as long as who it serves takes nothing.
+const BYTES_PER_READ_MAX: usize = 64 << 10;
 /// Of a full ring so much is let go at once, a share of its bytes: making room for each change anew would cost more.
 const LET_GO_SHARE: usize = 64;
 /// Beside its payload; also bounds how many changes of few bytes there are.
@@ -90,10 +92,16 @@ impl Ring {
         let first = self.first_number();
         let num_missed = first.saturating_sub(*next);
         let start = self.changes.partition_point(|change| change.end() <= *next);
+        let mut num_bytes = 0;
         let changes: Vec<_> = self
             .changes
             .range(start..)
             .take(CHANGES_PER_READ_MAX)
+            .take_while(|change| {
+                let is_first = num_bytes == 0;
+                num_bytes += bytes_of(change);
+                is_first || num_bytes <= BYTES_PER_READ_MAX
+            })
             .cloned()
             .collect();
         *next = changes.last().map_or(first.max(*next), Change::end);

@@ -232,6 +232,52 @@ fn a_slow_reader_is_told_how_many_it_missed_and_a_swift_one_misses_none() {
 }
 
 #[test]
+fn ten_thousand_readers_that_do_not_read_cost_no_more_than_their_places() {
+    let ring_bytes_max = 16 << 10;
+    let feed = Arc::new(LiveFeed::new(ring_bytes_max, None));
+    let mut idle: Vec<_> = (0..10_000)
+        .map(|_| feed.hub.subscribe(everything(), None))
+        .collect();
+    let mut swift = feed.hub.subscribe(everything(), None);
+    let num_offers: u32 = 1000;
+    let mut num_heard = 0;
+    for number in 0..num_offers {
+        offer(&feed, &[f64::from(number)]);
+        num_heard += heard(&mut swift).len();
+    }
+    assert_eq!(num_heard, num_offers as usize);
+    assert_eq!(feed.hub.num_readers(), 10_001);
+    // What they have not read is held once, and no longer than there is room.
+    let positions = feed.hub.positions();
+    let num_kept = positions.last + 1 - positions.first;
+    assert!((1..100).contains(&num_kept), "{num_kept}");
+    for reader in &mut idle {
+        let late = reader.try_next().unwrap();
+        assert_eq!(late.num_missed, u64::from(num_offers) - num_kept);
+        assert_eq!(late.items(reader.filter()).count() as u64, num_kept);
+        assert!(reader.try_next().is_none());
+    }
+}
+
+#[test]
+fn a_reader_takes_out_so_many_bytes_at_a_time_and_a_larger_change_alone() {
+    let feed = feed();
+    let mut reader = feed.hub.subscribe(everything(), None);
+    for _ in 0..20 {
+        offer(&feed, &[1.0; 1000]);
+    }
+    offer(&feed, &[1.0; 10_000]);
+    let mut sizes = Vec::new();
+    while let Some(delivery) = reader.try_next() {
+        assert_eq!(delivery.num_missed, 0);
+        sizes.push(delivery.items(reader.filter()).count());
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 30_000);
+    assert_eq!(sizes.pop(), Some(10_000));
+    assert!(sizes.iter().all(|size| *size < 7000), "{sizes:?}");
+}
+
+#[test]
 fn a_change_larger_than_the_ring_is_missed_and_nothing_breaks() {
     let feed = Arc::new(LiveFeed::new(100, None));
     let mut reader = feed.hub.subscribe(everything(), None);
