@@ -17,7 +17,7 @@ from hse.api.app import Parts
 from hse.embedded.postgres import EmbeddedPostgres
 from tests.api.permissions.judging import Judge
 from tests.api.permissions.stage import Deed, Offer, Stage
-from tests.api.permissions.standing import ADMIN, PARTNER, ROOT, RoleStanding
+from tests.api.permissions.standing import ADMIN, PARTNER, ROOT, USER, RoleStanding
 from tests.api.world import PASSWORD, Person
 
 # Each acceptance costs a password's hash.
@@ -192,12 +192,18 @@ class Climbing(RuleBasedStateMachine):
 
     def invite(self, chance: Random) -> None:
         """Invite somebody to anything."""
-        if len(self.stage.newcomers) + len(self.stage.offers) >= NEWCOMERS_MAX:
-            return
         actor_id, belongs = self.stage.who(chance), self.stage.tenant(chance)
         organization_id = belongs.get("organization_id", self.stage.standing.users[actor_id].organization_id)
         role = self.stage.role_for(chance, organization_id)
         is_chief = chance.random() < 0.2
+        sites = [] if is_chief else self.stage.sites(chance, organization_id, actor_id)
+        self._invite(actor_id, role, belongs, sites, is_chief=is_chief)
+
+    def _invite(
+        self, actor_id: UUID, role: RoleStanding, belongs: dict[str, UUID], sites: list[UUID], *, is_chief: bool = False
+    ) -> Offer | None:
+        if len(self.stage.newcomers) + len(self.stage.offers) >= NEWCOMERS_MAX:
+            return None
         email = f"newcomer-{self.stage.num_deeds}@example.org"
         body = {
             "email": email,
@@ -206,13 +212,15 @@ class Climbing(RuleBasedStateMachine):
             "role_id": role.id,
             **belongs,
             "has_all_establishments": is_chief,
-            "establishment_ids": [] if is_chief else self.stage.sites(chance, organization_id, actor_id),
+            "establishment_ids": sites,
         }
         deed = self.stage.do("POST", "invitations", actor_id, body)
-        if deed.is_done:
-            deed.changed_only()
-            offer = self.stage.expect(deed, email, role)
-            self.judge.standing(deed.before, deed.actor, None, offer.offered)
+        if not deed.is_done:
+            return None
+        deed.changed_only()
+        offer = self.stage.expect(deed, email, role)
+        self.judge.standing(deed.before, deed.actor, None, offer.offered)
+        return offer
 
     def accept(self, chance: Random) -> None:
         """Come, now or much later."""
@@ -221,10 +229,15 @@ class Climbing(RuleBasedStateMachine):
         self._accept(self.stage.offers.pop(chance.randrange(len(self.stage.offers))))
 
     def accept_from_who_was_moved(self, chance: Random) -> None:
-        """Come when root has just given another role or tenant to who invited."""
-        if not self.stage.offers:
+        """Come when root has just given another role or tenant to who invited; somebody below root, who can be moved."""
+        below = [one for one in self.stage.standing.users.values() if one.hierarchy in (PARTNER, ADMIN)]
+        inviter = chance.choice([one for one in below if one.id in self.stage.people])
+        user = next(role for role in self.stage.standing.roles.values() if role.hierarchy == USER)
+        organization_id = inviter.organization_id or self.stage.world.tenant.id
+        offer = self._invite(inviter.id, user, {"organization_id": organization_id}, [])
+        if offer is None:
             return
-        offer = self.stage.offers.pop(chance.randrange(len(self.stage.offers)))
+        self.stage.offers.remove(offer)
         if offer.invited_by in self.stage.standing.users:
             belongs = chance.choice(self.stage.tenants())
             level = ADMIN if "organization_id" in belongs else PARTNER if belongs else ROOT
