@@ -84,6 +84,7 @@ def test_no_statement_of_the_control_plane_names_what_holds_events() -> None:
         if named.search(path.read_text(encoding="utf-8"))
     }
     assert naming == {
+        "adapters/postgres/door_code_alarms.py",
         "adapters/postgres/history_statements.py",
         "adapters/postgres/maintenance.py",
         "adapters/postgres/tables.py",
