@@ -259,7 +259,8 @@ async def test_the_states_of_many_devices_are_loaded_at_once(app: Litestar, api:
     assert states == {
         meter(world, n): {"status": "unknown", "isLive": False, "lastEvent": {"value": float(n)}} for n in range(2)
     }
-    assert len([one for one in statements if "named_events" in one]) == 1
+    # The newest hours, and the events in them; of both devices together.
+    assert len([one for one in statements if "named_events" in one]) == 2
     # Who sees devices and not what they report sees no state, and everything else.
     seen = await ask(api, world.custom, query)
     assert "errors" not in seen

@@ -83,7 +83,12 @@ class Telemetry:
         if built is None:
             return found
         statement, parameters = built
-        rows: sa.Result[Any] = await self._connection.execute(statement, parameters)
+        connection = self._connection
+        if isinstance(connection, Reading):
+            rows = await connection.execute(statement, parameters, behind=statements.GROUPING_IN_MEMORY)
+        else:
+            await connection.execute(statements.GROUPING_IN_MEMORY)
+            rows = await connection.execute(statement, parameters)
         for row in rows.all():
             device_id, event_type, number, *part = tuple[Any, ...](row)
             found.setdefault(device_id, {}).setdefault(event_type, {})[number] = Partial._make(part)
@@ -97,7 +102,19 @@ class Telemetry:
             "hours_until": reaches.hours_until,
             "days_until": reaches.days_until,
         }
-        return [event_of(row) for row in await self._connection.execute(statements.LATEST, parameters)]
+        hours = (await self._connection.execute(statements.NEWEST_HOURS, parameters)).all()
+        if not hours:
+            return []
+        within = {
+            "ids": [row.device_id for row in hours],
+            "event_types": [row.event_type for row in hours],
+            "since": [row.since for row in hours],
+            "until": [row.until for row in hours],
+            "types": parameters["types"],
+            "first": min(row.since for row in hours),
+            "last": max(row.until for row in hours),
+        }
+        return [event_of(row) for row in await self._connection.execute(statements.LATEST, within)]
 
     async def events(self, query: EventQuery, now: datetime) -> Page[Event]:
         """A page of a named device's events. Raises `Invalid` for a cursor of another list."""

@@ -15,9 +15,8 @@ from hse.domain.telemetry.ports import PartsQuery
 
 UUIDS, TEXTS, TIMES = ARRAY(sa.Uuid()), ARRAY(sa.Text()), ARRAY(Timestamptz)
 
-# The planner expects a few rows where a year by days reads a hundred thousand, and would sort them on disk; and a plan that fits
-# any time is one of all partitions. It is told with the naming of devices, for the statements behind that.
-PLANNING = {"work_mem": "32MB", "enable_sort": "off", "plan_cache_mode": "force_custom_plan"}
+# A plan that fits any time is one of all partitions. The planner is told with the naming of devices, for what comes behind it.
+PLANNING = {"plan_cache_mode": "force_custom_plan"}
 
 
 def _kept(text: str, **types: TypeEngine[Any]) -> sa.TextClause:
@@ -38,9 +37,13 @@ MOMENT = _kept(
     ids=UUIDS,
 )
 
-# The newest hour or day that something of a device and type is known of, then the newest event in it. Days and hours name the
-# types, so that no more events are read than those of the last hours.
-LATEST = _kept(
+# The planner expects a few rows where a year by days reads a hundred thousand, and would sort them on disk. It is told otherwise
+# for that one statement: of others, and of hundreds of chunks, it would look for a plan without sorting for minutes.
+GROUPING_IN_MEMORY = _kept("select set_config('work_mem', '32MB', true), set_config('enable_sort', 'off', true)")
+
+# The newest hour or day that something of a device and type is known of; of a late hour nobody knows the types before its events
+# are read. Days and hours name the types, so that no more events are read than those of the last hours.
+NEWEST_HOURS = _kept(
     "with found as ("
     "    select device_id, event_type, max(time) as since, max(time) + interval '1 microsecond' as until"
     "      from named_events where device_id = any(:ids) and time >= :hours_until"
@@ -50,27 +53,35 @@ LATEST = _kept(
     "      from named_hours where device_id = any(:ids) and bucket >= :days_until and bucket < :hours_until group by 1, 2"
     "    union all"
     "    select device_id, event_type, max(bucket), max(bucket) + interval '1 day' from named_days"
-    "     where device_id = any(:ids) and bucket < :days_until and bucket >= cast(:days_until as timestamptz) - interval '366 days'"
-    "     group by 1, 2"
+    "     where device_id = any(:ids) and bucket < :days_until"
+    "       and bucket >= cast(:days_until as timestamptz) - interval '366 days' group by 1, 2"
     "    union all"
-    "    select late.device_id, reported.event_type, late.bucket, late.bucket + interval '1 hour'"
-    "      from (select device_id, max(bucket) as bucket from named_late_hours"
-    "             where device_id = any(:ids) and bucket >= now() - interval '366 days' group by 1) late"
-    "     cross join lateral ("
-    "           select distinct event_type from named_events"
-    "            where device_id = late.device_id and time >= late.bucket and time < late.bucket + interval '1 hour'"
-    "           ) reported"
-    "), newest as ("
-    "    select distinct on (device_id, event_type) device_id, event_type, since, until from found"
-    "     where cast(:types as text[]) is null or event_type = any(cast(:types as text[]))"
-    "     order by device_id, event_type, until desc"
+    "    select device_id, null, max(bucket), max(bucket) + interval '1 hour' from named_late_hours"
+    "     where device_id = any(:ids) and bucket >= now() - interval '366 days' group by 1"
     ")"
-    "select event.* from newest cross join lateral ("
-    "       select time, device_id, event_type, value, unit, metadata, source from named_events"
-    "        where device_id = newest.device_id and event_type = newest.event_type"
-    "          and time >= newest.since and time < newest.until"
-    "        order by time desc limit 1) event",
+    "select distinct on (device_id, event_type) device_id, event_type, since, until from found"
+    " where event_type is null or cast(:types as text[]) is null or event_type = any(cast(:types as text[]))"
+    " order by device_id, event_type, until desc",
     ids=UUIDS,
+    types=TEXTS,
+)
+
+# The newest event of each type in those. All of them lie between two times, by which the planner chooses partitions.
+LATEST = _kept(
+    "select distinct on (event.device_id, event.event_type) event.*"
+    "  from unnest(:ids, :event_types, :since, :until) as newest (device_id, event_type, since, until)"
+    " cross join lateral ("
+    "       select time, device_id, event_type, value, unit, metadata, source from named_events"
+    "        where device_id = newest.device_id and (newest.event_type is null or event_type = newest.event_type)"
+    "          and (cast(:types as text[]) is null or event_type = any(cast(:types as text[])))"
+    "          and time >= newest.since and time < newest.until"
+    "          and time >= cast(:first as timestamptz) and time < cast(:last as timestamptz)"
+    "        order by time desc limit case when newest.event_type is not null then 1 end) event"
+    " order by event.device_id, event.event_type, event.time desc",
+    ids=UUIDS,
+    event_types=TEXTS,
+    since=TIMES,
+    until=TIMES,
     types=TEXTS,
 )
 

@@ -106,10 +106,20 @@ class Reading:
         # What goes in front of every statement, and what it answered.
         self._first: tuple[Statement, Rows] | None = None
 
-    async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> sa.Result[Any]:
-        """Run a statement for the actor. Raises `ActorChanged`, `Unauthenticated` and SQLAlchemy's errors."""
+    async def execute(
+        self,
+        statement: sa.Executable,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        behind: sa.Executable | None = None,
+    ) -> sa.Result[Any]:
+        """Run a statement for the actor, `behind` another one, such as a setting, in the same transaction.
+
+        Raises `ActorChanged`, `Unauthenticated` and SQLAlchemy's errors.
+        """
         plan, sent = self._readers.find_plan(statement, parameters)
-        connection, results = await self._fly(sent)
+        before = () if behind is None else (self._readers.find_plan(behind, None)[1],)
+        connection, results = await self._fly(*before, sent)
         return plan.rows(connection, results[-1])
 
     async def execute_first(
