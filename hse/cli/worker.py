@@ -16,6 +16,7 @@ from hse.adapters.worker_metrics import WorkerMetrics
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
 from hse.wiring.bookings import compose_booking_keeper
+from hse.wiring.notifications import compose_notification_senders
 from hse.wiring.outbox import HANDLERS, EventDispatcher
 from hse.wiring.worker import compose_dispatch, compose_postman, serve_metrics
 
@@ -62,6 +63,7 @@ def worker(ready_file: ReadyFile = None) -> None:
         ("bookings", compose_booking_keeper(settings, engine).keep_until),
         ("mail", None if postman is None else postman.deliver_until),
         ("commands", None if dispatch is None else dispatch.work_until),
+        *compose_notification_senders(settings, engine),
     ]
     threads = [threading.Thread(target=job, args=[stopping], name=name) for name, job in jobs if job is not None]
     for thread in threads:

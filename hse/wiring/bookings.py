@@ -22,6 +22,7 @@ from hse.adapters.postgres.booking_queue import (
     wait_after,
 )
 from hse.adapters.postgres.door_code_keeper import compose_door_code_keeper
+from hse.adapters.postgres.notification_keeper import keep_notifications
 from hse.settings import Settings
 
 # What follows from a booking: given the transaction, the booking's id and the time, it looks at the booking (which may be deleted)
@@ -104,11 +105,12 @@ class BookingKeeper:
 
 
 def compose_booking_keeper(settings: Settings, engine: sa.Engine) -> BookingKeeper:
-    """The one who looks at bookings, and does what follows from them; without the processes' key there are no codes."""
+    """The one who looks at bookings, and does what follows from them; without the processes' key nothing is that must be sealed."""
     if settings.secret_key is None:
-        logger.warning("HSE_SECRET_KEY is not set: this worker makes no door codes")
+        logger.warning("HSE_SECRET_KEY is not set: this worker makes no door codes, and tells guests nothing")
         return BookingKeeper(engine=engine)
-    return BookingKeeper(engine=engine, consequences=[compose_door_code_keeper(settings.secret_key).keep])
+    codes = compose_door_code_keeper(settings.secret_key)
+    return BookingKeeper(engine=engine, consequences=[codes.keep, keep_notifications])
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ FROM_THE_BEGINNING = {
     "code_lead_hours": 24,
     "check_out_reminder_minutes": 120,
     "max_code_usages": None,
+    "notification_channels": ["email"],
 }
 
 
@@ -35,13 +36,17 @@ async def test_settings_are_changed_by_who_may_and_only_while_they_are_as_read(a
     stale = await api.patch(f"/api/v1/{path}", headers=headers, json={"code_lead_hours": 2})
     assert stale.status_code == 412
     assert (await refused(api, "PATCH", path, world.admin, body={"check_in_margin_minutes": -1}))[0] == 422
+    changed = await done(api, "PATCH", path, world.admin, body={"notification_channels": ["sms", "email"]})
+    assert changed["notification_channels"] == ["sms", "email"]
+    for wrong in (["email", "email"], ["pigeon"], None):
+        assert (await refused(api, "PATCH", path, world.admin, body={"notification_channels": wrong}))[0] == 422
     assert (await refused(api, "PATCH", path, world.user, body={"code_lead_hours": 2}))[0] == 403
     assert (await refused(api, "PATCH", path, world.other_site_admin, body={"code_lead_hours": 2}))[0] == 404
     assert (await refused(api, "GET", path, world.other_site_admin))[0] == 404
     with psycopg.connect(world.database_url) as connection:
         (told,) = connection.execute(
             "select before->>'max_code_usages', after->>'max_code_usages' from audit_entries"
-            " where action = 'booking_settings.update'"
+            " where action = 'booking_settings.update' and before->>'version' = '1'"
         ).fetchall()
     assert told == (None, "5")
 

@@ -219,12 +219,12 @@ def worker(new_worker: NewWorker, node: FakeNode) -> Worker:  # noqa: ARG001 (it
     return new_worker()
 
 
-NewProcess = Callable[[], "subprocess.Popen[bytes]"]
+NewProcess = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def new_process(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[NewProcess]:
-    """Start workers; none outlives the test."""
+    """Start workers, with more settings where they are given; none outlives the test."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HSE_")}
     environment = {
         **kept,
@@ -236,10 +236,10 @@ def new_process(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[N
     }
     made: list[subprocess.Popen[bytes]] = []
 
-    def start() -> "subprocess.Popen[bytes]":
+    def start(**settings: str) -> "subprocess.Popen[bytes]":
         command = tethered([sys.executable, "-m", "hse", "worker"], death_signal=signal.SIGKILL)
         with (tmp_path / "worker.log").open("ab") as log:
-            made.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            made.append(subprocess.Popen(command, env={**environment, **settings}, stdout=log, stderr=log))
         return made[-1]
 
     yield start

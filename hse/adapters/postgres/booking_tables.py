@@ -47,6 +47,7 @@ booking_settings = sa.Table(
     sa.Column("check_out_reminder_minutes", sa.Integer, nullable=False),
     sa.Column("max_code_usages", sa.Integer),
     *version_columns(),
+    sa.Column("notification_channels", ARRAY(sa.Text), nullable=False),
 )
 
 bookings = sa.Table(

@@ -11,11 +11,13 @@ from msgspec import UNSET, UnsetType
 from hse.api.acting import Acts, Version
 from hse.api.bodies import Body, given
 from hse.domain.booking import booking_settings
+from hse.domain.booking.notifications import CHANNELS, NotificationChannel
 from hse.domain.booking.views import BookingSettings
 
 Minutes = Annotated[int, msgspec.Meta(ge=0, le=booking_settings.MARGIN_MINUTES_MAX, examples=[60])]
 LeadHours = Annotated[int, msgspec.Meta(ge=0, le=booking_settings.CODE_LEAD_HOURS_MAX, examples=[24])]
 Usages = Annotated[int, msgspec.Meta(ge=1, le=booking_settings.CODE_USAGES_MAX, examples=[50])]
+Channels = Annotated[list[NotificationChannel], msgspec.Meta(max_length=len(CHANNELS), examples=[["email", "sms"]])]
 
 
 class BookingSettingsChange(Body):
@@ -28,6 +30,7 @@ class BookingSettingsChange(Body):
     code_lead_hours: LeadHours | UnsetType = UNSET
     check_out_reminder_minutes: Minutes | UnsetType = UNSET
     max_code_usages: Usages | UnsetType | None = UNSET
+    notification_channels: Channels | UnsetType = UNSET
 
 
 @get("/establishments/{establishment_id:uuid}/booking-settings")

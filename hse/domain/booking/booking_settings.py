@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from hse.domain.booking.notifications import NotificationChannel
 from hse.domain.booking.ports import BookingWork
 from hse.domain.booking.views import BookingSettings
-from hse.domain.errors import Forbidden, NotFound
+from hse.domain.errors import Forbidden, Invalid, NotFound
 from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen
 
 MARGIN_MINUTES_MAX = 7 * 24 * 60
@@ -24,6 +25,7 @@ class ChangeBookingSettings:
     code_lead_hours: int | Unchanged = UNCHANGED
     check_out_reminder_minutes: int | Unchanged = UNCHANGED
     max_code_usages: int | Unchanged | None = UNCHANGED
+    notification_channels: list[NotificationChannel] | Unchanged = UNCHANGED
 
 
 async def booking_settings(work: BookingWork, establishment_id: UUID) -> BookingSettings:
@@ -43,8 +45,11 @@ async def change_booking_settings(
 
     Longer margins hold for what is booked already, too, as far as the next stay leaves room.
 
-    Raises `NotFound`, `Forbidden`, `Stale`.
+    Raises `NotFound`, `Forbidden`, `Invalid`, `Stale`.
     """
+    channels = command.notification_channels
+    if not isinstance(channels, Unchanged) and len(set(channels)) < len(channels):
+        raise Invalid("notification_channels", "must name each channel once")
     await seen(work.establishments, work.actor.reach("read_establishment"), establishment_id)
     before = await work.booking_settings.find(establishment_id)
     if not before.is_within(work.actor.reach("update_booking_settings")):

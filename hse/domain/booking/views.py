@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from hse.domain.booking.model import Booking
+from hse.domain.booking.notifications import NotificationChannel
 from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.policy import Reach
 
@@ -97,7 +98,10 @@ def initial(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookingSettings:
-    """How an establishment takes bookings. None of `no_show_grace_minutes` is never, of `max_code_usages` no limit."""
+    """How an establishment takes bookings. None of `no_show_grace_minutes` is never, of `max_code_usages` no limit.
+
+    Guests are told things on all of `notification_channels`; on none: nothing at all.
+    """
 
     establishment_id: UUID
     organization_id: UUID
@@ -108,6 +112,7 @@ class BookingSettings:
     code_lead_hours: int
     check_out_reminder_minutes: int
     max_code_usages: int | None
+    notification_channels: list[NotificationChannel]
     version: int
     created_at: datetime
     updated_at: datetime

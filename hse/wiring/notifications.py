@@ -1,0 +1,119 @@
+"""The loops that send guests what they are to be told, one for each channel: a channel that is slow or away holds up no other."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+import sqlalchemy as sa
+
+from hse.adapters.channels import Channel, MailChannel, MissingChannel, NoticeNotSent, WebhookChannel
+from hse.adapters.postgres.notification_sending import (
+    ClaimedNotification,
+    claim_notification,
+    hold_and_prepare,
+    mark_notification_not_sent,
+    mark_notification_sent,
+    put_back,
+)
+from hse.adapters.sealing import Sealer, WrongKey
+from hse.domain.booking.notifications import CHANNELS, NotificationChannel
+from hse.settings import Settings
+from hse.wiring.worker import compose_mailer
+
+POLL_SECONDS = 0.5
+AWAY_SECONDS = 2.0
+LOCK_WAITS = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationSender:
+    """Sends the notifications of a channel that are due. Any number may work at once."""
+
+    engine: sa.Engine
+    sealer: Sealer
+    name: NotificationChannel
+    channel: Channel
+
+    def send_until(self, stopping: threading.Event) -> None:
+        """Look for notifications twice a second, until told to stop; a database that is away is waited for."""
+        wait = POLL_SECONDS
+        while not stopping.wait(wait):
+            wait = POLL_SECONDS
+            try:
+                while not stopping.is_set() and self.send_one(datetime.now(UTC)):
+                    pass
+            except sa.exc.DBAPIError as error:
+                logger.warning("notifications wait for the database: %s", type(error).__name__)
+                wait = AWAY_SECONDS
+            except Exception:
+                # A defect at one notification, which is put off already, must not keep the others.
+                logger.exception("a notification could not be handled")
+
+    def send_one(self, now: datetime) -> bool:
+        """Try the notification that is due longest; False when none is due. Raises SQLAlchemy's errors."""
+        with self.engine.begin() as connection:
+            claimed = claim_notification(connection, self.name, now)
+        if claimed is None:
+            return False
+        try:
+            with self.engine.begin() as connection:
+                self._send(connection, claimed, now)
+        except sa.exc.OperationalError as error:
+            if not isinstance(error.orig, LOCK_WAITS):
+                raise
+            # Somebody changes the booking at this moment. Nothing was sent: it is locked before.
+            with self.engine.begin() as connection:
+                put_back(connection, claimed, now)
+        return True
+
+    def _send(self, connection: sa.Connection, claimed: ClaimedNotification, now: datetime) -> None:
+        told = (claimed.row.type, self.name, claimed.row.id, claimed.row.num_attempts + 1)
+        try:
+            ready = hold_and_prepare(connection, claimed, self.sealer, now)
+            if ready is None:
+                return
+            asyncio.run(self.channel.send(ready.notice))
+        except (NoticeNotSent, WrongKey) as error:
+            refusal = error if isinstance(error, NoticeNotSent) else NoticeNotSent(str(error))
+            if mark_notification_not_sent(connection, claimed, refusal):
+                logger.error("notification given up: type=%s channel=%s id=%s attempts=%s reason=%s", *told, refusal)
+            else:
+                logger.warning(
+                    "notification tried again later: type=%s channel=%s id=%s attempts=%s reason=%s", *told, refusal
+                )
+            return
+        mark_notification_sent(connection, claimed, ready, now)
+        logger.info("notification sent: type=%s channel=%s id=%s attempts=%s", *told)
+
+
+def compose_notification_senders(
+    settings: Settings, engine: sa.Engine
+) -> list[tuple[str, Callable[[threading.Event], None]]]:
+    """A loop for each channel; none without the key that codes are sealed with, of which `compose_booking_keeper` warns."""
+    if settings.secret_key is None:
+        return []
+    sealer = Sealer(settings.secret_key)
+    senders = [
+        NotificationSender(engine=engine, sealer=sealer, name=name, channel=compose_channel(settings, name))
+        for name in CHANNELS
+    ]
+    return [(f"{sender.name} notifications", sender.send_until) for sender in senders]
+
+
+def compose_channel(settings: Settings, name: NotificationChannel) -> Channel:
+    """The way to a guest as it is set up; one that is not says so with every notification."""
+    if name == "email":
+        return MailChannel(compose_mailer(settings))
+    url, secret = {
+        "sms": (settings.sms_webhook_url, settings.sms_webhook_secret),
+        "push": (settings.push_webhook_url, settings.push_webhook_secret),
+    }[name]
+    if url is None or secret is None:
+        return MissingChannel(reason=f"this channel is not set up: HSE_{name.upper()}_WEBHOOK_URL is not set")
+    return WebhookChannel(url, secret)
