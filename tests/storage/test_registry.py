@@ -196,7 +196,7 @@ def test_many_changes_are_told_as_a_reload(listener: Listener) -> None:
     assert listener.said_of(ADD_DEVICES, count=101) == ["reload"]
     assert listener.said_of("update devices set is_enabled = false") == ["reload"]
     assert listener.said_of("delete from devices") == ["reload"]
-    assert listener.said_of("truncate devices") == ["reload"]
+    assert listener.said_of("truncate devices cascade") == ["reload"]
 
 
 def test_a_statement_without_effect_tells_nothing(listener: Listener) -> None:
