@@ -56,6 +56,7 @@ TAGS = {
     "guests": "Guests, who accompanies them, and what is kept of them.",
     "bookings": "Who stays in which area and when, what is free, and calendars of it.",
     "door codes": "The codes of locks: whose, when they open, and whether they are there.",
+    "notifications": "What guests are told of their bookings, and in which words.",
     "telemetry": "What devices report: how they are now, their events, and series for charts.",
     "live": "What happens, as it happens.",
     "users": "People: what they are, and where they work.",

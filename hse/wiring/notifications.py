@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class NotificationSender:
 
     def _send(self, connection: sa.Connection, claimed: ClaimedNotification, now: datetime) -> None:
         told = (claimed.row.type, self.name, claimed.row.id, claimed.row.num_attempts + 1)
+        ready = None
         try:
             ready = hold_and_prepare(connection, claimed, self.sealer, now)
             if ready is None:
@@ -81,6 +83,8 @@ class NotificationSender:
             asyncio.run(self.channel.send(ready.notice))
         except (NoticeNotSent, WrongKey) as error:
             refusal = error if isinstance(error, NoticeNotSent) else NoticeNotSent(str(error))
+            if ready is not None:
+                refusal = without(ready.notice.recipient, refusal)
             if mark_notification_not_sent(connection, claimed, refusal):
                 logger.error("notification given up: type=%s channel=%s id=%s attempts=%s reason=%s", *told, refusal)
             else:
@@ -90,6 +94,12 @@ class NotificationSender:
             return
         mark_notification_sent(connection, claimed, ready, now)
         logger.info("notification sent: type=%s channel=%s id=%s attempts=%s", *told)
+
+
+def without(recipient: str, refusal: NoticeNotSent) -> NoticeNotSent:
+    """A refusal that does not name the guest: servers say whom they do not know, and the reason is logged, and shown."""
+    reason = re.sub(re.escape(recipient), "(the guest)", str(refusal), flags=re.IGNORECASE)
+    return NoticeNotSent(reason, is_final=refusal.is_final, may_have_left=refusal.may_have_left)
 
 
 def compose_notification_senders(

@@ -76,6 +76,53 @@ def make_lock(world: World, site: Site) -> None:
         )
 
 
+def new_notification(world: World, tenant: Tenant, site: Site, booking_id: UUID, guest_id: UUID, **more: Any) -> UUID:
+    """Add a notification of a booking that could not be sent."""
+    content = b'{"subject": "Tu reserva", "message": "Hola, Carmen: \xe2\x80\xa2\xe2\x80\xa2"}'
+    values = {
+        "organization_id": tenant.id,
+        "establishment_id": site.id,
+        "booking_id": booking_id,
+        "guest_id": guest_id,
+        "type": "booking_created",
+        "channel": "email",
+        "terms": "",
+        "status": "failed",
+        "reason": "away",
+        "language": "es",
+        "recipient": "carmen@example.com",
+        "sealed_content": Sealer(SECRET_KEY).seal(content),
+        "num_attempts": 8,
+        "num_tries": 8,
+        "next_attempt_at": datetime.now(UTC),
+        "created_at": datetime.now(UTC),
+        **more,
+    }
+    return _insert(
+        world,
+        f"insert into booking_notifications ({', '.join(values)}) values ({', '.join(['%s'] * len(values))})",
+        *values.values(),
+    )
+
+
+def new_template(world: World, tenant: Tenant, **more: Any) -> UUID:
+    """Add the words of an organisation for what guests are told of a new booking."""
+    values = {
+        "organization_id": tenant.id,
+        "type": "booking_created",
+        "channel": "email",
+        "language": "es",
+        "subject": "Tu reserva",
+        "message": "Hola, {{guest_first_name}}",
+        **more,
+    }
+    return _insert(
+        world,
+        f"insert into notification_templates ({', '.join(values)}) values ({', '.join(['%s'] * len(values))})",
+        *values.values(),
+    )
+
+
 def new_door_code(
     world: World, tenant: Tenant, site: Site, booking_id: UUID | None, *, digits: str = "482913", state: str = "failed"
 ) -> UUID:

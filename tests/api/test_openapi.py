@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hse.api.openapi import TAGS, codes
-from tests.api.booked import new_booking, new_guest
+from tests.api.booked import new_booking, new_guest, new_template
 from tests.api.conftest import Client
 from tests.api.snapshots import openapi_document
 from tests.api.world import World
@@ -102,5 +102,6 @@ def _filled(path: str, world: World) -> str:
         "guest_id": guest,
         "companion_id": companion,
         "booking_id": new_booking(world, world.tenant, site, guest),
+        "template_id": new_template(world, world.tenant),
     }
     return path.format(**{name: value for name, value in known.items() if f"{{{name}}}" in path})

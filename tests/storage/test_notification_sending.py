@@ -11,6 +11,7 @@ from hse.adapters.channels import MissingChannel, Notice
 from hse.adapters.guest_times import stay_values
 from hse.adapters.postgres.booking_tables import bookings
 from hse.adapters.postgres.notification_sending import ATTEMPTS_MAX, FIRST_WAIT, claim_notification
+from hse.adapters.postgres.notification_tables import notification_templates
 from hse.adapters.sealing import Sealer
 from tests.api.world import SECRET_KEY
 from tests.storage.bookings import change
@@ -174,6 +175,57 @@ def test_guests_are_told_in_their_language_by_the_clock_of_the_place(hotel: Hote
     assert (english.subject, english.language) == ("We received your booking at Beach", "en")
     assert "Check-in: Thursday, January 10, 2030, 3:00 PM" in english.message
     assert "(Chile Time)" in english.message
+
+
+def test_the_organisation_s_own_words_in_the_guest_s_language_are_used(hotel: Hotel) -> None:
+    values = {
+        "organization_id": hotel.house.room.organization_id,
+        "type": "booking_created",
+        "channel": "email",
+        "subject": "Welcome {{guest_first_name}}",
+        "message": "See you {{check_in_date}} at {{check_in_time}}, {{time_zone}}",
+    }
+    with hotel.house.engine.begin() as connection:
+        connection.execute(sa.insert(notification_templates).values(**values, language="en"))
+    first = pending_booking(hotel, datetime.fromisoformat("2030-07-10T19:00:00+00:00"))
+    hotel.run()
+    hotel.change_guest(language="en")
+    second = pending_booking(hotel, datetime.fromisoformat("2030-01-10T18:00:00+00:00"))
+    hotel.run()
+    spanish, english = hotel.ear.heard
+    assert spanish.subject == "Recibimos tu reserva en Beach"
+    assert "Entrada: miércoles, 10 de julio de 2030, 15:00" in spanish.message
+    assert (english.subject, english.language) == ("Welcome Ana", "en")
+    assert english.message == "See you Thursday, January 10, 2030 at 3:00 PM, Chile Time"
+    assert hotel.rows(first)[0].template_id is None
+    assert hotel.rows(second)[0].template_version == 1
+
+
+def test_a_failed_one_that_is_to_be_sent_again_is_withdrawn_where_there_is_nothing_to_say(hotel: Hotel) -> None:
+    going, gone = pending_booking(hotel), pending_booking(hotel, hotel.house.now + 9 * DAY)
+    hotel.house.run()
+    hotel.ear.refusals = [not_sent(is_final=True), not_sent(is_final=True)]
+    hotel.send()
+    hotel.house.delete(gone)
+    hotel.house.run()
+    assert [hotel.states(booking) for booking in (going, gone)] == [[("booking_created", "failed")]] * 2
+    hotel.house.execute("update booking_notifications set status = 'pending', reason = null, num_tries = 0")
+    hotel.house.now += MINUTE
+    hotel.run()
+    assert hotel.states(going) == [("booking_created", "sent")]
+    (withdrawn,) = hotel.rows(gone)
+    assert (withdrawn.status, withdrawn.is_withdrawn) == ("failed", True)
+    assert len(hotel.ear.heard) == 1
+
+
+def test_a_reason_does_not_name_the_guest(hotel: Hotel, caplog: pytest.LogCaptureFixture) -> None:
+    booking = pending_booking(hotel)
+    hotel.house.run()
+    hotel.ear.refusals = [not_sent("550 no such user: <ANA@example.com>", is_final=True)]
+    hotel.send()
+    (row,) = hotel.rows(booking)
+    assert row.reason == "550 no such user: <(the guest)>"
+    assert "ana@" not in caplog.text.lower()
 
 
 def test_a_guest_who_is_erased_is_told_nothing_more_and_nothing_of_him_is_kept(hotel: Hotel) -> None:

@@ -20,10 +20,10 @@ from hse.adapters.channels import Notice, NoticeNotSent
 from hse.adapters.guest_times import stay_values
 from hse.adapters.postgres.booking_tables import guests
 from hse.adapters.postgres.notification_rows import Told, booking_told_of, queued_from, queued_of
-from hse.adapters.postgres.notification_tables import booking_notifications
+from hse.adapters.postgres.notification_tables import booking_notifications, notification_templates
 from hse.adapters.postgres.tables import areas, devices, establishments, organizations
 from hse.adapters.sealing import Sealer
-from hse.domain.booking.notification_texts import DOOR_CODES, built_in, rendered
+from hse.domain.booking.notification_texts import DOOR_CODES, Language, Text, built_in, rendered
 from hse.domain.booking.notifications import NotificationChannel, may_be_sent
 
 ATTEMPTS_MAX = 8
@@ -159,7 +159,7 @@ def _prepared(connection: sa.Connection, row: sa.Row[Any], told: Told, sealer: S
     if not recipient:
         raise NoticeNotSent(NO_RECIPIENT[row.channel], is_final=True)
     values = _values(connection, booking, guest)
-    text = built_in(row.type, row.channel, guest.language)
+    text, template = _template(connection, row, guest.language)
     digits = _digits(connection, told, sealer) if row.type == "check_in_instructions" else []
     said = rendered(text, {**values, DOOR_CODES: _lines(digits)})
     hidden = rendered(text, {**values, DOOR_CODES: _lines([(name, HIDDEN_CODE) for name, _ in digits])})
@@ -180,6 +180,7 @@ def _prepared(connection: sa.Connection, row: sa.Row[Any], told: Told, sealer: S
             "recipient": recipient,
             "language": guest.language,
             "sealed_content": sealer.seal(msgspec.json.encode(kept)),
+            **template,
         },
     )
 
@@ -208,6 +209,21 @@ def _values(connection: sa.Connection, booking: sa.Row[Any], guest: sa.Row[Any])
         "num_guests": str(booking.num_guests),
         **stay_values(booking.check_in, booking.check_out, place.timezone, guest.language),
     }
+
+
+def _template(connection: sa.Connection, row: sa.Row[Any], language: Language) -> tuple[Text, dict[str, Any]]:
+    """The organisation's own text, else the one that is built in; and which it was."""
+    template = notification_templates.c
+    where = (
+        template.organization_id == row.organization_id,
+        template.type == row.type,
+        template.channel == row.channel,
+        template.language == language,
+    )
+    own = connection.execute(sa.select(*template).where(*where)).one_or_none()
+    if own is None:
+        return built_in(row.type, row.channel, language), {"template_id": None, "template_version": None}
+    return Text(subject=own.subject, message=own.message), {"template_id": own.id, "template_version": own.version}
 
 
 def _digits(connection: sa.Connection, told: Told, sealer: Sealer) -> list[tuple[str, str]]:

@@ -5,6 +5,19 @@ from sqlalchemy.dialects.postgresql import BYTEA
 
 from hse.adapters.postgres.tables import Timestamptz, id_column, metadata, version_columns
 
+notification_templates = sa.Table(
+    "notification_templates",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    *version_columns(),
+)
+
 booking_notifications = sa.Table(
     "booking_notifications",
     metadata,
@@ -30,4 +43,6 @@ booking_notifications = sa.Table(
     sa.Column("next_attempt_at", Timestamptz, nullable=False),
     sa.Column("sent_at", Timestamptz),
     *version_columns(),
+    sa.Column("template_id", sa.Uuid),
+    sa.Column("template_version", sa.BigInteger),
 )

@@ -95,6 +95,17 @@ class SiteScope:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeScope:
+    """Of what is an organisation's as a whole, which is reached by who reaches the organisation whole."""
+
+    organization_id: sa.Column[Any]
+
+    def within(self, reach: Reach) -> sa.ColumnElement[bool]:
+        """The condition that a row within the reach meets."""
+        return sa.true() if reach.is_everything else _one_of_reach(self.organization_id, ORGANIZATIONS, reach)
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerScope:
     """Of what belongs to a partner company, or to an organisation itself."""
 

@@ -14,6 +14,7 @@ from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.authentication import Accounts, SessionKeeper
 from hse.adapters.postgres.booking_calendars import BookingCalendars
+from hse.adapters.postgres.booking_notifications import BookingNotifications, NotificationTemplates
 from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
@@ -171,6 +172,16 @@ class PostgresWork:
     def door_locks(self) -> DoorLocks:
         """How locks are looked after."""
         return DoorLocks(self)
+
+    @property
+    def booking_notifications(self) -> BookingNotifications:
+        """What guests are told of their bookings."""
+        return BookingNotifications(self)
+
+    @property
+    def notification_templates(self) -> NotificationTemplates:
+        """The words of organisations."""
+        return NotificationTemplates(self)
 
     @property
     def sealer(self) -> Sealer:

@@ -14,6 +14,7 @@ from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.entities import (
     AREAS,
     BOOKING_HISTORY,
+    BOOKING_NOTIFICATIONS,
     BOOKINGS,
     DOOR_CODES,
     ESTABLISHMENTS,
@@ -57,6 +58,7 @@ class Booking:
     area = reference(AREAS, "area_id")
     guest = reference(GUESTS, "guest_id")
     door_codes = list_of(DOOR_CODES, "booking_id")
+    notifications = list_of(BOOKING_NOTIFICATIONS, "booking_id")
 
 
 @mirrors(model.BookingHistoryEntry)

@@ -9,6 +9,7 @@ from uuid import UUID
 from hse.adapters.postgres.alarms import Alarms
 from hse.adapters.postgres.api_keys import ApiKeys
 from hse.adapters.postgres.audit import AuditEntries
+from hse.adapters.postgres.booking_notifications import BookingNotifications, NotificationTemplates
 from hse.adapters.postgres.bookings import BookingHistory, Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.devices import Devices
@@ -22,7 +23,7 @@ from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.users import Users
 from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
-from hse.domain.booking import bookings, door_codes, guests
+from hse.domain.booking import booking_notifications, bookings, door_codes, guests
 from hse.domain.booking.model import Booking, BookingHistoryEntry
 from hse.domain.devices import commanding
 from hse.domain.devices import queries as devices
@@ -78,6 +79,7 @@ ORGANIZATIONS_MODULE = "hse.api.graphql.organizations"
 IDENTITY_MODULE = "hse.api.graphql.identity"
 BOOKING_MODULE = "hse.api.graphql.booking"
 DOOR_CODES_MODULE = "hse.api.graphql.door_codes"
+NOTIFICATIONS_MODULE = "hse.api.graphql.booking_notifications"
 COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
@@ -191,6 +193,22 @@ DOOR_CODES = Entity(
     rows=DoorCodes,
     page=door_codes.door_codes,
     filters={"organization_id": UUID, "establishment_id": UUID, "booking_id": UUID, "device_id": UUID, "state": str},
+)
+BOOKING_NOTIFICATIONS = Entity(
+    type_name="BookingNotification",
+    module=NOTIFICATIONS_MODULE,
+    see=booking_notifications.SEE_NOTIFICATIONS,
+    rows=BookingNotifications,
+    page=booking_notifications.booking_notifications,
+    filters={"organization_id": UUID, "establishment_id": UUID, "booking_id": UUID, "status": str, "channel": str},
+)
+NOTIFICATION_TEMPLATES = Entity(
+    type_name="NotificationTemplate",
+    module=NOTIFICATIONS_MODULE,
+    see=booking_notifications.SEE_TEMPLATES,
+    rows=NotificationTemplates,
+    page=booking_notifications.notification_templates,
+    filters={"organization_id": UUID, "type": str, "channel": str, "language": str},
 )
 BOOKING_HISTORY = Entity(
     type_name="BookingHistoryEntry",

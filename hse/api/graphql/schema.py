@@ -21,6 +21,7 @@ from strawberry.types import ExecutionContext
 from hse.api.bounds import check_depth
 from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.booking import BookingMutation, BookingQuery
+from hse.api.graphql.booking_notifications import NotificationsMutation, NotificationsQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
@@ -46,6 +47,7 @@ class Query(
     AlertsQuery,
     BookingQuery,
     DoorCodesQuery,
+    NotificationsQuery,
     IdentityQuery,
 ):
     """What may be read."""
@@ -53,7 +55,13 @@ class Query(
 
 @strawberry.type(description="What may be done. Fields are done one after the other, each in a transaction of its own.")
 class Mutation(
-    OrganizationsMutation, DevicesMutation, DeviceCommandsMutation, BookingMutation, DoorCodesMutation, IdentityMutation
+    OrganizationsMutation,
+    DevicesMutation,
+    DeviceCommandsMutation,
+    BookingMutation,
+    DoorCodesMutation,
+    NotificationsMutation,
+    IdentityMutation,
 ):
     """What may be done."""
 

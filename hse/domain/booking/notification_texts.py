@@ -49,6 +49,43 @@ NAMES: frozenset[str] = frozenset(
 )
 
 
+# For previews.
+SAMPLE_VALUES: Mapping[Language, Mapping[str, str]] = {
+    "es": {
+        "guest_first_name": "Carmen",
+        "guest_last_name": "Rojas",
+        "organization_name": "Hoteles del Sur",
+        "establishment_name": "Hotel Costanera",
+        "area_name": "Habitación 204",
+        "confirmation_code": "K7MX2P9QRT",
+        "num_guests": "2",
+        "num_nights": "3",
+        "check_in_date": "miércoles, 10 de julio de 2030",
+        "check_in_time": "15:00",
+        "check_out_date": "sábado, 13 de julio de 2030",
+        "check_out_time": "11:00",
+        "time_zone": "hora de Chile",
+        DOOR_CODES: "Puerta principal: 000000\nHabitación 204: 000000",
+    },
+    "en": {
+        "guest_first_name": "Carmen",
+        "guest_last_name": "Rojas",
+        "organization_name": "Southern Hotels",
+        "establishment_name": "Hotel Costanera",
+        "area_name": "Room 204",
+        "confirmation_code": "K7MX2P9QRT",
+        "num_guests": "2",
+        "num_nights": "3",
+        "check_in_date": "Wednesday, July 10, 2030",
+        "check_in_time": "3:00 PM",
+        "check_out_date": "Saturday, July 13, 2030",
+        "check_out_time": "11:00 AM",
+        "time_zone": "Chile Time",
+        DOOR_CODES: "Front door: 000000\nRoom 204: 000000",
+    },
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
     """What a template says, or what became of it: an e-mail's subject and text, or a short message with a title."""

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from tests.api.booked import give_calendar, join, make_lock, new_booking, new_door_code, new_guest
+from tests.api.booked import (
+    give_calendar,
+    join,
+    make_lock,
+    new_booking,
+    new_door_code,
+    new_guest,
+    new_notification,
+    new_template,
+)
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -55,6 +64,9 @@ class Place:
     booking_id: UUID
     # The booking's own code, which is not on the lock; a backup code is.
     door_code_id: UUID
+    # What the booking's guest could not be told, and in which words of his organisation he should have been.
+    notification_id: UUID
+    template_id: UUID
     # The thing that the one entry of the audit log is about.
     audited_id: str
 
@@ -129,6 +141,9 @@ def _furnished(world: World, name: str) -> Place:
         other_guest_id=other_guest_id,
         booking_id=booking_id,
         door_code_id=new_door_code(world, tenant, site, booking_id),
+        notification_id=new_notification(world, tenant, site, booking_id, guest_id),
+        # `own` and `unassigned` are of one organisation.
+        template_id=new_template(world, tenant, language="en" if name == "unassigned" else "es"),
         audited_id=world.new_audit_entry(
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),

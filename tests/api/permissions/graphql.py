@@ -107,6 +107,8 @@ GUEST = _by_id("Query.guest", lambda place: place.guest_id)
 COMPANIONS = _by_id("Query.guestCompanions", lambda place: place.guest_id)
 BOOKING = _by_id("Query.booking", lambda place: place.booking_id)
 DOOR_CODE = _by_id("Query.doorCode", lambda place: place.door_code_id)
+NOTIFICATION = _by_id("Query.bookingNotification", lambda place: place.notification_id)
+TEMPLATE = _by_id("Query.notificationTemplate", lambda place: place.template_id)
 DOOR_LOCK = _by_id("Query.doorLock", lambda place: place.site.device_id)
 HISTORY = _by_id("Query.bookingHistory", lambda place: place.booking_id)
 SESSIONS = _by_id("Query.userSessions", lambda place: place.worker.id)
@@ -201,6 +203,12 @@ NESTED: dict[str, Nested] = {
     "Booking.area": _one(BOOKING, "areas", lambda place: place.site.area_id),
     "Booking.guest": _one(BOOKING, "guests", lambda place: place.guest_id),
     "Booking.doorCodes": _those(BOOKING, "door-codes", "booking_id", lambda place: place.booking_id),
+    "Booking.notifications": _those(BOOKING, "booking-notifications", "booking_id", lambda place: place.booking_id),
+    "BookingNotification.organization": _organization(NOTIFICATION),
+    "BookingNotification.establishment": _establishment(NOTIFICATION),
+    "BookingNotification.booking": _one(NOTIFICATION, "bookings", lambda place: place.booking_id),
+    "BookingNotification.guest": _one(NOTIFICATION, "guests", lambda place: place.guest_id),
+    "NotificationTemplate.organization": _organization(TEMPLATE),
     "DoorCode.organization": _organization(DOOR_CODE),
     "DoorCode.establishment": _establishment(DOOR_CODE),
     "DoorCode.device": _one(DOOR_CODE, "devices", lambda place: place.site.device_id),

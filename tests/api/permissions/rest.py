@@ -23,6 +23,7 @@ class Call:
 
 
 A_STAY = {"check_in": "2035-01-01T18:00:00Z", "check_out": "2035-01-02T14:00:00Z"}
+A_DRAFT = {"type": "booking_confirmed", "channel": "sms", "language": "en"}
 A_DAY = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-02T00:00:00Z"}
 
 Recipe = Callable[[Place], Call]
@@ -100,6 +101,14 @@ def _booking(body: Any = None) -> Recipe:
 
 def _door_code(place: Place) -> Call:
     return Call({"code_id": place.door_code_id})
+
+
+def _notification(place: Place) -> Call:
+    return Call({"notification_id": place.notification_id})
+
+
+def _template(body: Any = None) -> Recipe:
+    return lambda place: Call({"template_id": place.template_id}, body=body)
 
 
 def _backup(place: Place) -> Call:
@@ -223,6 +232,18 @@ RECIPES: dict[str, Recipe] = {
     "POST /api/v1/door-codes/{code_id}/retry": _door_code,
     "GET /api/v1/devices/{device_id}/door-lock": _device(),
     "PATCH /api/v1/devices/{device_id}/door-lock": _device({"wrong_codes_max": 3}),
+    "GET /api/v1/bookings/{booking_id}/notifications": _booking(),
+    "GET /api/v1/booking-notifications": lambda place: Call(params={"booking_id": str(place.booking_id)}),
+    "GET /api/v1/booking-notifications/{notification_id}": _notification,
+    "POST /api/v1/booking-notifications/{notification_id}/resend": _notification,
+    "GET /api/v1/notification-templates": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
+    "POST /api/v1/notification-templates": lambda place: Call(
+        body={**A_DRAFT, "organization_id": str(place.tenant.id), "subject": "Hello", "message": "Hello"}
+    ),
+    "POST /api/v1/notification-templates/preview": _no_thing(A_DRAFT),
+    "GET /api/v1/notification-templates/{template_id}": _template(),
+    "PATCH /api/v1/notification-templates/{template_id}": _template({"subject": "Hello"}),
+    "DELETE /api/v1/notification-templates/{template_id}": _template(),
     "GET /api/v1/establishments/{establishment_id}/booking-settings": _establishment(),
     "PATCH /api/v1/establishments/{establishment_id}/booking-settings": _establishment({"code_lead_hours": 12}),
     "GET /api/v1/areas/{area_id}/booking-calendar": _area(),
