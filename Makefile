@@ -71,7 +71,7 @@ test-rust: ## the Rust tests
 
 .PHONY: test-python
 test-python: $(VENV)/extension ## the Python tests: real PostgreSQL, real sockets, real processes
-	$(BIN)/pytest --ignore tests/checks
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/checks
 
 .PHONY: crash
 crash: $(VENV)/extension ## kill the core many more times, and at every system call, than `make test` does

@@ -1,7 +1,9 @@
 """Real servers for the tests: one PostgreSQL and one Valkey a session, a fresh migrated database a test."""
 
 import contextlib
+import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +21,8 @@ START_SECONDS_MAX = 30.0
 TEMPLATE = "template_hse"
 
 # The cluster of the session outlives no test run, so it need not outlive a power cut. Tests that kill servers make their own.
-TEST_SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "200"}
+TEST_SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "200", "max_wal_size": "256MB"}
+MEMORY_BYTES_MIN = 4 << 30
 
 
 def wait_until(is_true: Callable[[], bool], what: str, *, seconds: float = START_SECONDS_MAX) -> None:
@@ -50,13 +53,22 @@ def running(server: EmbeddedPostgres | EmbeddedValkey, log: Path) -> Iterator["s
             process.wait(START_SECONDS_MAX)
 
 
+@contextlib.contextmanager
+def fast_directory() -> Iterator[Path]:
+    """A directory in memory, where there is enough of it: every test makes a database, which is a thousand files."""
+    memory = Path("/dev/shm")  # noqa: S108 (what is made in it has a name of its own)
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES_MIN
+    with tempfile.TemporaryDirectory(prefix="hse-tests-", dir=memory if has_room else None) as made:
+        yield Path(made)
+
+
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def postgres_server() -> Iterator[EmbeddedPostgres]:
     """The session's cluster."""
-    home = tmp_path_factory.mktemp("postgres")
-    server = prepare_postgres(home, port=free_ports(1)[0], settings=TEST_SETTINGS)
-    with running(server, home / "postgres.log"):
-        yield server
+    with fast_directory() as home:
+        server = prepare_postgres(home, port=free_ports(1)[0], settings=TEST_SETTINGS)
+        with running(server, home / "postgres.log"):
+            yield server
 
 
 @pytest.fixture(scope="session")

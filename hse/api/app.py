@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -26,7 +25,7 @@ from hse.api.graphql.schema import GraphQLEndpoint
 from hse.api.history import History
 from hse.api.limits import RateLimits, RequestLimits
 from hse.api.live import live_streams, running
-from hse.api.metrics import Metrics, metrics_handler
+from hse.api.metrics import Metrics, metrics
 from hse.api.openapi import openapi_config
 from hse.api.options import AllowedMethods
 from hse.api.paging import provide_page, refuse_lax
@@ -85,41 +84,46 @@ class Parts:
 
 def create_app(parts: Parts) -> Litestar:
     """The ASGI application."""
-    metrics = Metrics()
+    return furnish(build(parts.cors_origins), parts)
+
+
+def build(cors_origins: tuple[str, ...] = ()) -> Litestar:
+    """What does not depend on its parts: every handler, and what stands before them."""
     app = Litestar(
-        route_handlers=[
-            rest_router(),
-            GraphQLEndpoint,
-            health.router,
-            metrics_handler(parts.metrics_token),
-            *document.handlers(),
-        ],
-        lifespan=[partial(life, parts)],
-        state=State(
-            {
-                "sealer": parts.sealer,
-                "tokens": parts.tokens,
-                "doorkeeping": parts.doorkeeping,
-                "limiter": parts.limiter,
-                "limits": parts.limits,
-                "history": parts.history,
-                "metrics": metrics,
-                "waiting": Waiting(),
-                "trusted_origins": parts.trusted_origins,
-            }
-        ),
-        middleware=[RequestBounds(), RateLimits(parts.limiter, parts.limits)],
+        route_handlers=[rest_router(), GraphQLEndpoint, health.router, metrics, *document.handlers()],
+        lifespan=[life],
+        middleware=[RequestBounds(), RateLimits()],
         guards=[require_principal],
         exception_handlers=EXCEPTION_HANDLERS,
         request_class=BoundedRequest,
         request_max_body_size=REQUEST_BYTES_MAX,
-        cors_config=cors_config(parts.cors_origins),
+        cors_config=cors_config(cors_origins),
         openapi_config=openapi_config(),
         logging_config=None,
     )
     resolve_one_by_one(app)
     # Around everything, so that a refusal, and the answer to a path that does not exist, has its headers, too.
-    app.asgi_handler = RequestContext(parts.tokens)(RequestLog(metrics)(AllowedMethods(app)(app.asgi_handler)))
+    app.asgi_handler = RequestContext()(RequestLog()(AllowedMethods(app)(app.asgi_handler)))
+    return app
+
+
+def furnish(app: Litestar, parts: Parts) -> Litestar:
+    """Give the application its parts, and nothing of what it had before. Before it starts."""
+    app.state = State(
+        {
+            "parts": parts,
+            "sealer": parts.sealer,
+            "tokens": parts.tokens,
+            "doorkeeping": parts.doorkeeping,
+            "limiter": parts.limiter,
+            "limits": parts.limits,
+            "history": parts.history,
+            "metrics": Metrics(),
+            "metrics_token": parts.metrics_token,
+            "waiting": Waiting(),
+            "trusted_origins": parts.trusted_origins,
+        }
+    )
     return app
 
 
@@ -179,8 +183,9 @@ def resolve_one_by_one(app: Litestar) -> None:
 
 
 @asynccontextmanager
-async def life(parts: Parts, app: Litestar) -> AsyncIterator[None]:
+async def life(app: Litestar) -> AsyncIterator[None]:
     """What is opened before the first request, and closed after the last one."""
+    parts: Parts = app.state.parts
     database = app.state.database = parts.open_database()
     app.state.metrics.read_when_asked(
         "hse_api_database_connections", "Connections of the pool.", database.connections, "state"

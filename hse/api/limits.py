@@ -41,13 +41,10 @@ class RateLimits(ASGIMiddleware):
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
     exclude_opt_key = "is_unlimited"
 
-    def __init__(self, limiter: RateLimiter, limits: RequestLimits) -> None:
-        self._limiter = limiter
-        self._limits = limits
-
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass the request on when each of its counts has room. Raises `TooMany`."""
-        await count(scope["state"], self._limiter, self._limits)
+        state = scope["litestar_app"].state
+        await count(scope["state"], state.limiter, state.limits)
         await next_app(scope, receive, send)
 
 

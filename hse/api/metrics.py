@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from litestar import Request, Response, get
-from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from hse.adapters.gauges import read_when_asked
@@ -69,18 +68,13 @@ class Metrics:
         read_when_asked(self.registry, name, text, read, label)
 
 
-def metrics_handler(token: str | None) -> HTTPRouteHandler:
-    """The handler of `/metrics`."""
-
-    @get("/metrics", opt={"is_public": True, "is_unlimited": True}, include_in_schema=False)
-    async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """Tell the counters to who may read them."""
-        if not may_read(request, token):
-            raise Forbidden("HSE_METRICS_TOKEN")
-        counted: Metrics = request.app.state.metrics
-        return Response(content=generate_latest(counted.registry), media_type=CONTENT_TYPE)
-
-    return metrics
+@get("/metrics", opt={"is_public": True, "is_unlimited": True}, include_in_schema=False)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Tell the counters to who may read them."""
+    state = request.app.state
+    if not may_read(request, state.metrics_token):
+        raise Forbidden("HSE_METRICS_TOKEN")
+    return Response(content=generate_latest(state.metrics.registry), media_type=CONTENT_TYPE)
 
 
 def may_read(request: Request[Any, Any, Any], token: str | None) -> bool:

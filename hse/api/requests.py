@@ -25,12 +25,10 @@ class RequestLog(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass the request on."""
         started = time.perf_counter()
+        metrics: Metrics = scope["litestar_app"].state.metrics
         answer = _Answer()
 
         async def send_counted(message: Message) -> None:
@@ -38,34 +36,10 @@ class RequestLog(ASGIMiddleware):
             await send(message)
 
         try:
-            with self._metrics.in_flight.track_inprogress():
+            with metrics.in_flight.track_inprogress():
                 await next_app(scope, receive, send_counted)
         finally:
-            self._tell(scope, answer, time.perf_counter() - started)
-
-    def _tell(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        method = str(scope.get("method", "WEBSOCKET"))
-        method = method if method in METHODS else "other"
-        route = scope.get("path_template") or NO_ROUTE
-        self._metrics.requests.labels(method, route, str(answer.status)).inc()
-        self._metrics.request_seconds.labels(method, route).observe(seconds)
-        state: dict[str, Any] = scope["state"]
-        if (limit := state.get("refused_by")) is not None:
-            self._metrics.rate_limited.labels(limit).inc()
-        if route in QUIET_ROUTES:
-            return
-        actor, origin = state.get("actor"), state.get("origin")
-        logger.info(
-            "request",
-            method=method,
-            route=route,
-            status=answer.status,
-            ms=round(seconds * 1000, 1),
-            bytes=answer.num_bytes,
-            user_id=None if actor is None else str(actor.user_id),
-            api_key_id=None if actor is None or actor.api_key_id is None else str(actor.api_key_id),
-            address=None if origin is None else origin.address,
-        )
+            _tell(scope, metrics, answer, time.perf_counter() - started)
 
 
 class _Answer:
@@ -87,3 +61,28 @@ class _Answer:
                 self.status = 403
             case _:
                 pass
+
+
+def _tell(scope: Scope, metrics: Metrics, answer: _Answer, seconds: float) -> None:
+    method = str(scope.get("method", "WEBSOCKET"))
+    method = method if method in METHODS else "other"
+    route = scope.get("path_template") or NO_ROUTE
+    metrics.requests.labels(method, route, str(answer.status)).inc()
+    metrics.request_seconds.labels(method, route).observe(seconds)
+    state: dict[str, Any] = scope["state"]
+    if (limit := state.get("refused_by")) is not None:
+        metrics.rate_limited.labels(limit).inc()
+    if route in QUIET_ROUTES:
+        return
+    actor, origin = state.get("actor"), state.get("origin")
+    logger.info(
+        "request",
+        method=method,
+        route=route,
+        status=answer.status,
+        ms=round(seconds * 1000, 1),
+        bytes=answer.num_bytes,
+        user_id=None if actor is None else str(actor.user_id),
+        api_key_id=None if actor is None or actor.api_key_id is None else str(actor.api_key_id),
+        address=None if origin is None else origin.address,
+    )

@@ -94,9 +94,6 @@ class RequestContext(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
-    def __init__(self, tokens: AccessTokens) -> None:
-        self._tokens = tokens
-
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass the request on, and its answer back."""
         headers = Headers.from_scope(scope)
@@ -104,7 +101,7 @@ class RequestContext(ASGIMiddleware):
         state: dict[str, Any] = scope["state"]
         state["correlation_id"] = correlation_id
         state["origin"] = Origin(address=address_of(scope), correlation_id=correlation_id)
-        state["principal"] = principal_of(scope, headers, self._tokens)
+        state["principal"] = principal_of(scope, headers, scope["litestar_app"].state.tokens)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -18,7 +18,7 @@ from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.listening import Listener
 from hse.adapters.postgres.mail import Outbox
 from hse.adapters.sealing import Sealer
-from hse.api.app import Parts, create_app
+from hse.api.app import Parts, build, create_app, furnish
 from hse.api.logs import configure_logs
 from hse.embedded.postgres import EmbeddedPostgres
 from hse.wiring.api import compose_doorkeeping
@@ -93,10 +93,16 @@ async def client_of(app: Litestar) -> AsyncIterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def built() -> Litestar:
+    """The application without its parts: to build it takes longer than most tests."""
+    return build()
+
+
 @pytest_asyncio.fixture
-async def app(parts: Parts, world: World) -> AsyncIterator[Litestar]:  # noqa: ARG001 (the world is there before its first request)
+async def app(built: Litestar, parts: Parts, world: World) -> AsyncIterator[Litestar]:  # noqa: ARG001 (the world is there before its first request)
     """The application between its start and its end."""
-    made = create_app(parts)
+    made = furnish(built, parts)
     async with living(made):
         yield made
 

@@ -190,7 +190,9 @@ async def test_a_network_that_swallows_everything_between_the_planes_stops_no_ev
         await stream.until(lambda one: one.named("sources")[-1] == HEARD, "it is heard again", seconds=BACK_SECONDS)
         # The node's answer and the command that waited are on their way at once, in either order.
         await peer.send_events(12, event(12))
-        answers = {message.name: message for message in [await peer.receive(seconds=30), await peer.receive(seconds=30)]}
+        answers = {
+            message.name: message for message in [await peer.receive(seconds=30), await peer.receive(seconds=30)]
+        }
         assert answers["ack"]["seq"] == 12
         assert UUID(str(answers["command"]["request_id"])) == waiting, "nothing that has ended is done"
         await stream.until(lambda one: one.values()[-1] == 12.0, "what comes is shown")

@@ -19,7 +19,7 @@ from hse.simulation.devices import Address, Totals
 from hse.simulation.identities import Identity
 from hse.simulation.lock_fleet import Days, SimulatedLock
 from hse.simulation.locks import Lock
-from tests.api.conftest import Client, api, api_database_url, app, parts, world
+from tests.api.conftest import Client, api, api_database_url, app, built, parts, world
 from tests.api.test_secrets import everything_kept, stands_in
 from tests.api.world import SECRET_KEY, World
 from tests.conftest import wait_until
@@ -31,7 +31,7 @@ from tests.link.conftest import SECONDS_MAX, NewProcess
 from tests.link.node import FakeNode
 from tests.link.test_end_to_end import core
 
-__all__ = ["api", "api_database_url", "app", "core", "no_connection_is_left_open", "parts", "world"]
+__all__ = ["api", "api_database_url", "app", "built", "core", "no_connection_is_left_open", "parts", "world"]
 
 QUIET = Days(visits_per_hour=0.0)
 

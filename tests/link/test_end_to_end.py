@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest_asyncio
 
-from tests.api.conftest import Client, api, api_database_url, app, parts, world
+from tests.api.conftest import Client, api, api_database_url, app, built, parts, world
 from tests.api.world import World
 from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import knows, no_connection_is_left_open
@@ -19,7 +19,7 @@ from tests.faults.wire import Credentials, Message, Peer
 from tests.link.conftest import SECONDS_MAX, NewProcess
 from tests.link.node import TOKEN
 
-__all__ = ["api", "api_database_url", "app", "no_connection_is_left_open", "parts", "world"]
+__all__ = ["api", "api_database_url", "app", "built", "no_connection_is_left_open", "parts", "world"]
 
 
 @pytest_asyncio.fixture
