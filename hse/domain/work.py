@@ -54,11 +54,15 @@ class Finds(Protocol[F]):
         """The thing within the reach; None when there is none."""
 
 
-class Store(Finds[V], Protocol[V]):
-    """The rows of one entity. Every change is written to the audit log with it, under `entity`."""
+class Lists(Protocol[V]):
+    """What tells things by the page."""
 
     async def page(self, reach: Reach, query: PageQuery) -> Page[V]:
         """A page of what is within the reach. Raises `Invalid` for an unknown sort or a cursor of another list."""
+
+
+class Store(Finds[V], Lists[V], Protocol[V]):
+    """The rows of one entity. Every change is written to the audit log with it, under `entity`."""
 
     async def add(self, values: Mapping[str, Any]) -> V:
         """Add a row. Raises `Taken`."""

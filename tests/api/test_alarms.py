@@ -92,6 +92,8 @@ async def test_a_list_takes_filters(api: Client, world: World) -> None:
     ):
         answer = await api.get("/api/v1/alarms", headers=world.chief.headers, params=params)
         assert [one["type"] for one in answer.json()["items"]] == expected, params
+    for wrong in ({"state": "nope"}, {"severity": "bad"}):
+        assert (await api.get("/api/v1/alarms", headers=world.chief.headers, params=wrong)).status_code == 422
 
 
 async def test_an_alarm_stays_where_it_was_when_its_device_moves(api: Client, world: World) -> None:

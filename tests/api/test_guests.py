@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from tests.api.booked import new_booking, new_guest
+from tests.api.booked import new_booking, new_guest, new_notification
 from tests.api.bookings import DAY, SOON, a_booking, a_guest, done, refused, stay
 from tests.api.conftest import Client
 from tests.api.test_secrets import everything_kept
@@ -184,7 +184,9 @@ async def test_an_export_holds_all_that_is_kept(api: Client, world: World) -> No
         await a_booking(api, who, site, guest, special_requests="a rooftop view", **stay(SOON + 2 * number * DAY))
         for number in range(3)
     ]
+    told = new_notification(world, world.tenant, site, UUID(booked[0]["id"]), guest)
     export = await done(api, "POST", f"guests/{guest}/export", who)
+    assert [(one["id"], one["recipient"]) for one in export["notifications"]] == [(str(told), "carmen@example.com")]
     assert export["guest"]["email"] == CARMEN["email"]
     assert [one["id"] for one in export["bookings"]] == [one["id"] for one in booked]
     assert [one["companion_id"] for one in export["companions"]] == [str(friend)]

@@ -9,6 +9,7 @@ import strawberry
 
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.bodies import given
+from hse.api.graphql.booking_notifications import BookingNotification
 from hse.api.graphql.connections import PageInfo, answer, connection, connection_of, list_of, node_of, reference, single
 from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.entities import (
@@ -76,6 +77,7 @@ class GuestExport:
     guest: Guest
     companions: list[Companion]
     bookings: list[Booking]
+    notifications: list[BookingNotification]
 
 
 @mirrors(views.BookingSettings)

@@ -10,11 +10,11 @@ from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
 from hse.api.acting import Acts
 from hse.api.paging import Paged, filtered
 from hse.domain.alerts import queries
-from hse.domain.alerts.model import Alarm
+from hse.domain.alerts.model import Alarm, AlarmState, Severity
 from hse.domain.paging import Page
 
 # `state` is the framework's own word.
-AlarmState = Annotated[str | None, QueryParameter(name="state", description="active, acknowledged or cleared.")]
+InState = Annotated[AlarmState | None, QueryParameter(name="state", description="Only those that are in it.")]
 
 
 async def provide_filters(
@@ -22,8 +22,8 @@ async def provide_filters(
     establishment_id: FromQuery[UUID | None] = None,
     device_id: FromQuery[UUID | None] = None,
     type: FromQuery[str | None] = None,  # noqa: A002 (the parameter's name)
-    severity: FromQuery[str | None] = None,
-    alarm_state: AlarmState = None,
+    severity: FromQuery[Severity | None] = None,
+    is_in: InState = None,
 ) -> dict[str, Any]:
     """Which alarms a list is to show."""
     return {
@@ -32,7 +32,7 @@ async def provide_filters(
         "device_id": device_id,
         "type": type,
         "severity": severity,
-        "state": alarm_state,
+        "state": is_in,
     }
 
 

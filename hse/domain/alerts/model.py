@@ -4,15 +4,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from hse.domain.policy import Reach
 from hse.domain.relevant import RelevantEvent
 
-SEVERITIES = ("critical", "major", "minor", "warning", "info")
+Severity = Literal["critical", "major", "minor", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+AlarmState = Literal["active", "acknowledged", "cleared"]
 # Of a device that does not say how bad it is: rather looked at for nothing than overlooked.
-SEVERITY_UNTOLD = "major"
+SEVERITY_UNTOLD: Severity = "major"
 TYPE_UNTOLD = "alarm"
 TYPE_CHARS_MAX = 100
 MESSAGE_CHARS_MAX = 500
@@ -27,7 +29,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]+")
 class Alarm:
     """One time that an alarm of a device was on, from when it was raised until it is cleared.
 
-    It stands where the device stood when it was raised. `state` is `active`, `acknowledged` or `cleared`.
+    It stands where the device stood when it was raised.
     """
 
     id: UUID
@@ -35,8 +37,8 @@ class Alarm:
     establishment_id: UUID | None
     device_id: UUID
     type: str
-    severity: str
-    state: str
+    severity: Severity
+    state: AlarmState
     message: str | None
     value: float | None
     unit: str | None
@@ -58,7 +60,7 @@ class AlarmReport:
     device_id: UUID
     time: datetime
     type: str
-    severity: str
+    severity: Severity
     is_over: bool
     message: str | None
     value: float | None
@@ -84,7 +86,7 @@ def report_of(event: RelevantEvent) -> AlarmReport:
         device_id=event.device_id,
         time=event.time,
         type=_type_of(said),
-        severity=severity if severity in SEVERITIES else SEVERITY_UNTOLD,
+        severity=next((one for one in SEVERITIES if one == severity), SEVERITY_UNTOLD),
         is_over=said.get("active") is False or any(state in WORDS_FOR_OVER for state in states),
         message=message[:MESSAGE_CHARS_MAX] if isinstance(message, str) else None,
         value=event.value,

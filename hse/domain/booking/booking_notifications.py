@@ -11,8 +11,7 @@ from hse.domain.booking.notifications import NotificationChannel, NotificationSt
 from hse.domain.booking.ports import Owner
 from hse.domain.errors import DomainError, ErrorKind, Forbidden
 from hse.domain.paging import Page, PageQuery
-from hse.domain.policy import Reach
-from hse.domain.work import UNCHANGED, Finds, Store, Unchanged, Work, changes_of, seen, values_of, within_act
+from hse.domain.work import UNCHANGED, Finds, Lists, Store, Unchanged, Work, changes_of, seen, values_of, within_act
 
 SEE_NOTIFICATIONS: Final = "read_booking"
 RESEND_NOTIFICATIONS: Final = "resend_booking_notification"
@@ -20,11 +19,8 @@ SEE_TEMPLATES: Final = "read_notification_template"
 MANAGE_TEMPLATES: Final = "manage_notification_template"
 
 
-class BookingNotificationStore(Finds[BookingNotification], Protocol):
+class BookingNotificationStore(Finds[BookingNotification], Lists[BookingNotification], Protocol):
     """The notifications; whom they went to and what they said only where the actor may read personal data."""
-
-    async def page(self, reach: Reach, query: PageQuery) -> Page[BookingNotification]:
-        """A page of those within the reach. Raises `Invalid`."""
 
     async def resend(self, before: BookingNotification) -> BookingNotification:
         """Have it sent again at once. Raises `Stale`."""

@@ -6,7 +6,7 @@ not his personal data is shown the rest masked, cannot search or sort by what he
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from hse.domain.booking.ports import BookingWork
@@ -14,11 +14,14 @@ from hse.domain.booking.views import SEE_PERSONAL_DATA, Companion, Guest, GuestE
 from hse.domain.errors import Forbidden, Invalid, NotFound
 from hse.domain.metadata import check_metadata
 from hse.domain.paging import PAGE_LIMIT_MAX, Page, PageQuery
-from hse.domain.work import UNCHANGED, Record, Unchanged, changes_of, seen, values_of, within_act
+from hse.domain.policy import Reach
+from hse.domain.work import UNCHANGED, Lists, Record, Unchanged, changes_of, seen, values_of, within_act
+
+V = TypeVar("V")
 
 SEE_GUESTS = "read_guest"
 COMPANIONS_MAX = 100
-BOOKINGS_EXPORTED_MAX = 10_000
+EXPORTED_MAX = 10_000
 # What one is to the other, and the other way round.
 RELATIONSHIPS: Mapping[str, str] = {
     "spouse": "spouse",
@@ -140,15 +143,14 @@ async def export_guest(work: BookingWork, guest_id: UUID) -> GuestExport:
     if known.is_masked:
         raise Forbidden(SEE_PERSONAL_DATA)
     reach = work.actor.reach("read_booking")
-    query = PageQuery(limit=PAGE_LIMIT_MAX, filters={"guest_id": known.id})
-    page = await work.bookings.page(reach, query)
-    bookings = page.items
-    while page.next_cursor is not None and len(bookings) < BOOKINGS_EXPORTED_MAX:
-        page = await work.bookings.page(reach, replace(query, cursor=page.next_cursor))
-        bookings += page.items
-    accompanied = await work.guests.companions(known.id, work.actor.reach(SEE_GUESTS))
+    exported = GuestExport(
+        guest=known,
+        companions=await work.guests.companions(known.id, work.actor.reach(SEE_GUESTS)),
+        bookings=await _all_of(known, work.bookings, reach),
+        notifications=await _all_of(known, work.booking_notifications, reach),
+    )
     await work.record(_record("guest.export", known))
-    return GuestExport(guest=known, companions=accompanied, bookings=bookings)
+    return exported
 
 
 async def erase_guest(work: BookingWork, guest_id: UUID) -> Guest:
@@ -158,6 +160,17 @@ async def erase_guest(work: BookingWork, guest_id: UUID) -> Guest:
     """
     before = await within_act(work, work.guests, guest_id, see=SEE_GUESTS, act="erase_guest")
     return before if before.erased_at is not None else await work.guests.erase(before, work.now)
+
+
+async def _all_of(guest: Guest, kept: Lists[V], reach: Reach) -> list[V]:
+    """Whatever is kept of the guest within the reach; of very much, the first."""
+    query = PageQuery(limit=PAGE_LIMIT_MAX, filters={"guest_id": guest.id})
+    page = await kept.page(reach, query)
+    found = page.items
+    while page.next_cursor is not None and len(found) < EXPORTED_MAX:
+        page = await kept.page(reach, replace(query, cursor=page.next_cursor))
+        found += page.items
+    return found
 
 
 async def _acted_on(work: BookingWork, guest_id: UUID) -> Guest:

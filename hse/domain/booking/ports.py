@@ -6,10 +6,11 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from hse.domain.booking.model import Booking, BookingHistoryEntry, Taken
+from hse.domain.booking.notification_views import BookingNotification
 from hse.domain.booking.views import BookingCalendar, BookingSettings, CalendarToken, Companion, Guest
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import Reach
-from hse.domain.work import Finds, Placed, Store, Work
+from hse.domain.work import Finds, Lists, Placed, Store, Work
 
 
 class Owner(Protocol):
@@ -60,11 +61,8 @@ class Part(Placed, Protocol):
         """What it is."""
 
 
-class Parts(Finds[Part], Protocol):
+class Parts(Finds[Part], Lists[Any], Protocol):
     """The areas."""
-
-    async def page(self, reach: Reach, query: PageQuery) -> Page[Any]:
-        """A page of what is within the reach. Raises `Invalid`."""
 
 
 class GuestStore(Store[Guest], Protocol):
@@ -128,6 +126,10 @@ class BookingWork(Work, Protocol):
     @property
     def bookings(self) -> BookingStore:
         """The bookings."""
+
+    @property
+    def booking_notifications(self) -> Lists[BookingNotification]:
+        """What guests were told."""
 
     @property
     def booking_settings(self) -> BookingSettingsStore:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from hse.domain.booking.model import Booking
+from hse.domain.booking.notification_views import BookingNotification
 from hse.domain.booking.notifications import NotificationChannel
 from hse.domain.errors import DomainError, ErrorKind
 from hse.domain.policy import Reach
@@ -89,6 +90,7 @@ class GuestExport:
     guest: Guest
     companions: list[Companion]
     bookings: list[Booking]
+    notifications: list[BookingNotification]
 
 
 def initial(name: str) -> str:
