@@ -94,6 +94,7 @@ fuzz: ## a bounded run of every fuzz target (nightly Rust, cargo-fuzz)
 
 .PHONY: bench
 bench: $(VENV)/extension ## the benches with their floors; results in benches/results
+	$(BIN)/pip install --quiet --group bench
 	$(BIN)/python -m benches
 
 # --- upkeep ---
