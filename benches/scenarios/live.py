@@ -23,7 +23,7 @@ from hse.adapters.ingest_stubs import devices_pb2 as pb
 from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamStub
 
 NAME = "live"
-RATES = (1_000, 10_000)
+RATES = (1_000, 3_000, 10_000)
 CONNECTIONS = 100
 EVENTS_PER_FRAME = 10
 PROBE = "probe"
@@ -35,16 +35,16 @@ GRACE_SECONDS = 3.0
 
 def measure(context: Context) -> Result:
     """Measure all rounds."""
-    rounds = []
-    with running(context.data_root, UNLIMITED) as stack, context.task(NAME, len(RATES) * context.rounds) as steps:
-        probe, fleet = stack.add_devices(PROBE, 1), stack.add_devices(NAME, CONNECTIONS)
-        (caller,) = add_callers(stack, 1)
-        for _ in range(context.rounds):
-            one: dict[str, Any] = {}
-            for rate in RATES:
-                stack.empty_events()
-                one |= asyncio.run(_at_rate(context, steps, stack, caller, probe, fleet, rate))
-            rounds.append(one)
+    rounds: list[dict[str, Any]] = [{} for _ in range(context.rounds)]
+    with context.task(NAME, len(RATES) * context.rounds) as steps:
+        for rate in RATES:
+            # A stack each: an api that has fallen behind is late for a while.
+            with running(context.data_root, UNLIMITED) as stack:
+                probe, fleet = stack.add_devices(PROBE, 1), stack.add_devices(NAME, CONNECTIONS)
+                (caller,) = add_callers(stack, 1)
+                for one in rounds:
+                    stack.empty_events()
+                    one.update(asyncio.run(_at_rate(context, steps, stack, caller, probe, fleet, rate)))
     return Result(
         scenario=NAME,
         figures=tuple(

@@ -1,5 +1,6 @@
 """Passwords: hashed with argon2id and judged with zxcvbn, both off the event loop, few at once, and after a bounded wait."""
 
+import os
 import threading
 import unicodedata
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +19,8 @@ from hse.domain.identity.passwords import Judgement, PasswordsOverloaded
 MEMORY_KIB = 19 * 1024
 PASSES = 2
 LANES = 1
-AT_ONCE_MAX = 2
+# Whoever signs in can make a machine work: half of its processors at most, so that the other half answers devices and people.
+AT_ONCE_MAX = max(1, len(os.sched_getaffinity(0)) // 2)
 # With so many before one, the wait would be longer than anybody's patience.
 WAITING_MAX = 100
 WAIT_SECONDS_MAX = 5
