@@ -29,6 +29,7 @@ NAME = "bookings"
 CLIENTS = 8
 AREAS = 200
 CROWDED_SLOTS = 200
+EMPTYING_TRIES_MAX = 10
 FIRST_SLOT = datetime(2031, 1, 1, tzinfo=UTC)
 # Apart from the others: what the api still has in hand when its round is over falls into no slot of the next one.
 FIRST_SLOT_OVER_HTTP = datetime(2029, 1, 1, tzinfo=UTC)
@@ -183,8 +184,14 @@ def _guarded(stack: Stack, *, is_guarded: bool) -> Iterator[None]:
 
 
 def _empty(stack: Stack) -> None:
-    # The worker has rows of both in hand now and then: what waits for it is waited for.
-    _run(stack, ("truncate bookings, booking_history, booking_queue cascade",))
+    # The worker has rows of both in hand now and then: what waits for it is waited for, and of two that wait for each other one
+    # gives way.
+    for _ in range(EMPTYING_TRIES_MAX):
+        try:
+            return _run(stack, ("truncate bookings, booking_history, booking_queue cascade",))
+        except psycopg.errors.DeadlockDetected:
+            continue
+    raise NotMeasured("the worker never let go of the bookings")
 
 
 def _run(stack: Stack, statements: tuple[str, ...]) -> None:
