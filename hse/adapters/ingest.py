@@ -117,19 +117,19 @@ class IngestNodes:
 
     async def changes(
         self, node: Node, request: pb.SubscriptionRequest, *, begun: Callable[[], None] = lambda: None
-    ) -> AsyncGenerator[pb.DeviceChangeEvent, None]:
-        """What happens on a node, until it ends; `begun` is called when nothing is missed from there on.
+    ) -> AsyncGenerator[Sequence[pb.DeviceChangeEvent], None]:
+        """What happens on a node, as much at a time as there is, until it ends. `begun` is called when nothing is missed any more.
 
         Raises `NodeAway`, `NodeRefused`.
         """
         stub = await self._reach(node)
-        call = stub.SubscribeToDeviceChanges(request, metadata=self._metadata)
+        call = stub.StreamDeviceChanges(request, metadata=self._metadata)
         try:
             # What a node without events has to say is that it listens.
             await self._begun(node, call)
             begun()
-            async for change in self._answers(node, call, first_seconds=None):
-                yield change
+            async for told in self._answers(node, call, first_seconds=None):
+                yield told.changes
         finally:
             call.cancel()
 

@@ -99,10 +99,10 @@ class LiveNode(rpc.DeviceStreamServicer):
         first = self._past[0].position.number if self._past else self.last_position
         return pb.Node(name=self.name, run=self.run, first_position=first, last_position=self.last_position)
 
-    async def SubscribeToDeviceChanges(  # noqa: N802
+    async def StreamDeviceChanges(  # noqa: N802
         self, request: pb.SubscriptionRequest, context: Any
-    ) -> AsyncIterator[pb.DeviceChangeEvent]:
-        """Tell what happens, from `resume_after` on."""
+    ) -> AsyncIterator[pb.DeviceChanges]:
+        """Tell what happens, from `resume_after` on, as much at a time as is there."""
         self._check(context)
         assert request.with_connections
         queue: asyncio.Queue[pb.DeviceChangeEvent] = asyncio.Queue()
@@ -119,7 +119,10 @@ class LiveNode(rpc.DeviceStreamServicer):
         self.num_subscribed_ever += 1
         try:
             while True:
-                yield await queue.get()
+                changes = [await queue.get()]
+                while not queue.empty():
+                    changes.append(queue.get_nowait())
+                yield pb.DeviceChanges(changes=changes)
         finally:
             self._queues.discard(queue)
             self.num_subscriptions -= 1

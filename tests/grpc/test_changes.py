@@ -68,6 +68,23 @@ async def test_only_what_was_asked_for_is_told(fleet: list[Credentials], caller:
     ]
 
 
+async def test_what_is_there_is_told_at_a_time_and_is_the_same(fleet: list[Credentials], caller: Caller) -> None:
+    device, other = fleet[:2]
+    with (
+        caller.listening("SubscribeToDeviceChanges", of(device)) as one_by_one,
+        caller.listening("StreamDeviceChanges", of(device)) as many,
+    ):
+        await one_by_one.begun()
+        await many.begun()
+        events = [event(one.device_id, value=value) for value in range(200) for one in (device, other)]
+        await caller.ask("NotifyDeviceEvents", pb.NotifyEventsRequest(events=events))
+        await one_by_one.until(lambda messages: len(messages) >= 200, "all is told")
+        await many.until(lambda messages: sum(len(one.changes) for one in messages) >= 200, "all is told at a time")
+    assert [change for one in many.messages for change in one.changes] == one_by_one.messages
+    assert len(many.messages) < 10
+    assert all(one.changes for one in many.messages)
+
+
 async def test_a_subscriber_that_comes_back_hears_what_followed(caller: Caller, device: Credentials) -> None:
     async def say(value: float) -> None:
         await caller.ask("NotifyDeviceEvents", pb.NotifyEventsRequest(events=[event(device.device_id, value=value)]))

@@ -28,11 +28,12 @@ async def test_without_the_token_no_method_is_served(shared_core: Core, device: 
         "GetDeviceEvents": pb.DeviceEventsRequest(device_id=device_id),
         "SendDeviceCommands": pb.DeviceCommands(),
         "GetNode": pb.NodeRequest(),
+        "StreamDeviceChanges": pb.SubscriptionRequest(),
     }
     assert set(requests) == {method.name for method in pb.DESCRIPTOR.services_by_name["DeviceStream"].methods}
     with Caller(shared_core, token=token) as stranger:
         for method, request in requests.items():
-            if method in {"SubscribeToDeviceChanges", "SendDeviceCommands"}:
+            if method in {"SubscribeToDeviceChanges", "SendDeviceCommands", "StreamDeviceChanges"}:
                 with stranger.listening(method, request) as heard:
                     assert await heard.ended() == grpc.StatusCode.UNAUTHENTICATED
             else:

@@ -195,7 +195,7 @@ class FakeNode(DeviceStreamServicer):
             self._end(received, device.status, None)
         return received
 
-    def SubscribeToDeviceChanges(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+    def StreamDeviceChanges(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Tell who connects, until the caller goes."""
         self._check(context)
         changes: queue.Queue[pb.DeviceChangeEvent] = queue.Queue()
@@ -204,7 +204,7 @@ class FakeNode(DeviceStreamServicer):
         try:
             while context.is_active():
                 try:
-                    yield changes.get(timeout=LOOK_SECONDS)
+                    yield pb.DeviceChanges(changes=[changes.get(timeout=LOOK_SECONDS)])
                 except queue.Empty:
                     continue
         finally:
@@ -214,7 +214,7 @@ class FakeNode(DeviceStreamServicer):
         """Nobody asks."""
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not in these tests")
 
-    NotifyDeviceEvents = GetDeviceStatus = GetDeviceEvents = SendDeviceCommand
+    NotifyDeviceEvents = GetDeviceStatus = GetDeviceEvents = SubscribeToDeviceChanges = SendDeviceCommand
 
     def GetNode(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say who it is."""

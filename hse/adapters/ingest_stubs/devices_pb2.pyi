@@ -293,6 +293,28 @@ class DeviceChangeEvent(_message.Message):
 Global___DeviceChangeEvent: _TypeAlias = DeviceChangeEvent  # noqa: Y015
 
 @_typing.final
+class DeviceChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceChangeEvent]:
+        """In order, at least one."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___DeviceChangeEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceChanges: _TypeAlias = DeviceChanges  # noqa: Y015
+
+@_typing.final
 class DeviceCommand(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -70,6 +70,11 @@ class DeviceStreamStub:
                 request_serializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.NodeRequest.SerializeToString,
                 response_deserializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.Node.FromString,
                 _registered_method=True)
+        self.StreamDeviceChanges = channel.unary_stream(
+                '/devices.DeviceStream/StreamDeviceChanges',
+                request_serializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.SubscriptionRequest.SerializeToString,
+                response_deserializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.DeviceChanges.FromString,
+                _registered_method=True)
 
 
 class DeviceStreamServicer:
@@ -138,6 +143,15 @@ class DeviceStreamServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamDeviceChanges(self, request, context):
+        """Tells the same as SubscribeToDeviceChanges, as many changes at a time as are
+        there, some 64 KiB of them: for who follows much, a message for each costs
+        more than the change in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceStreamServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +189,11 @@ def add_DeviceStreamServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.NodeRequest.FromString,
                     response_serializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.Node.SerializeToString,
+            ),
+            'StreamDeviceChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamDeviceChanges,
+                    request_deserializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.SubscriptionRequest.FromString,
+                    response_serializer=hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.DeviceChanges.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -367,6 +386,33 @@ class DeviceStream:
             '/devices.DeviceStream/GetNode',
             hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.NodeRequest.SerializeToString,
             hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamDeviceChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/devices.DeviceStream/StreamDeviceChanges',
+            hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.SubscriptionRequest.SerializeToString,
+            hse_dot_adapters_dot_ingest__stubs_dot_devices__pb2.DeviceChanges.FromString,
             options,
             channel_credentials,
             insecure,

@@ -78,6 +78,11 @@ class DeviceStreamStub:
     """
     GetNode: _grpc.UnaryUnaryMultiCallable[_devices_pb2.NodeRequest, _devices_pb2.Node]
     """Which node this is, and which changes it can still tell of."""
+    StreamDeviceChanges: _grpc.UnaryStreamMultiCallable[_devices_pb2.SubscriptionRequest, _devices_pb2.DeviceChanges]
+    """Tells the same as SubscribeToDeviceChanges, as many changes at a time as are
+    there, some 64 KiB of them: for who follows much, a message for each costs
+    more than the change in it.
+    """
 
 @_typing.type_check_only
 class DeviceStreamAsyncStub(DeviceStreamStub):
@@ -115,6 +120,11 @@ class DeviceStreamAsyncStub(DeviceStreamStub):
     """
     GetNode: _aio.UnaryUnaryMultiCallable[_devices_pb2.NodeRequest, _devices_pb2.Node]  # type: ignore[assignment]
     """Which node this is, and which changes it can still tell of."""
+    StreamDeviceChanges: _aio.UnaryStreamMultiCallable[_devices_pb2.SubscriptionRequest, _devices_pb2.DeviceChanges]  # type: ignore[assignment]
+    """Tells the same as SubscribeToDeviceChanges, as many changes at a time as are
+    there, some 64 KiB of them: for who follows much, a message for each costs
+    more than the change in it.
+    """
 
 class DeviceStreamServicer(metaclass=_abc_1.ABCMeta):
     """One ingest node: the devices that are connected to it, and what it has stored."""
@@ -191,5 +201,16 @@ class DeviceStreamServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_devices_pb2.Node, _abc.Awaitable[_devices_pb2.Node]]:
         """Which node this is, and which changes it can still tell of."""
+
+    @_abc_1.abstractmethod
+    def StreamDeviceChanges(
+        self,
+        request: _devices_pb2.SubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_devices_pb2.DeviceChanges], _abc.AsyncIterator[_devices_pb2.DeviceChanges]]:
+        """Tells the same as SubscribeToDeviceChanges, as many changes at a time as are
+        there, some 64 KiB of them: for who follows much, a message for each costs
+        more than the change in it.
+        """
 
 def add_DeviceStreamServicer_to_server(servicer: DeviceStreamServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

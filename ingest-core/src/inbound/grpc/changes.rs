@@ -1,4 +1,5 @@
-//! `SubscribeToDeviceChanges`: the live feed, for programs that show what happens.
+//! `SubscribeToDeviceChanges` and `StreamDeviceChanges`: the live feed, for programs that show what happens, one change or many at
+//! a time.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::gate::CallPermit;
 use super::values::{device_id, json_of, seconds, struct_of};
-use super::wire::{self, ChangeKind, DeviceChangeEvent};
+use super::wire::{self, ChangeKind, DeviceChangeEvent, DeviceChanges};
 use crate::node::Node;
 use crate::pipeline::live::{
     Delivery, DeviceConnection, Filter, LiveEvent, LiveItem, Position, Subscription,
@@ -23,40 +24,47 @@ const DEVICES_MAX: usize = 10_000;
 const EVENT_TYPES_MAX: usize = 100;
 const CLIENT_ID_CHARS_MAX: usize = 100;
 
-/// Tells what happens until the caller or the node ends it.
+/// What lets a subscriber be one.
+pub type Permits = (Option<CallPermit>, OwnedSemaphorePermit);
+
+/// Tells what happens, change by change, until the caller or the node ends it.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a filter that cannot be meant.
 pub fn subscribe(
     node: &Arc<Node>,
     request: &wire::SubscriptionRequest,
-    permits: (Option<CallPermit>, OwnedSemaphorePermit),
+    permits: Permits,
 ) -> Result<impl Stream<Item = Result<DeviceChangeEvent, Status>> + use<>, Status> {
-    let filter = filter(request)?;
-    let resume_after = request.resume_after.as_ref().map(|position| Position {
-        // A run that is none of ours is another one.
-        run: Uuid::try_parse(&position.node_run).unwrap_or_default(),
-        number: position.number,
-    });
-    let client: String = request
-        .client_id
-        .chars()
-        .take(CLIENT_ID_CHARS_MAX)
-        .collect();
-    info!(client, "changes are subscribed to");
-    let reader = Reader {
-        subscription: node.live.hub.subscribe(filter, resume_after),
-        run: node.live.hub.run().to_string(),
-        node: node.name.clone(),
-        ready: VecDeque::new(),
-        stopping: node.stopping.clone(),
-        is_ended: false,
-        _permits: permits,
-    };
+    let reader = Reader::new(node, request, permits)?;
     Ok(stream::unfold(reader, async |mut reader| {
         let next = reader.next().await?;
         Some((next, reader))
     }))
+}
+
+/// The same, with what is there at a time.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a filter that cannot be meant.
+pub fn subscribe_many(
+    node: &Arc<Node>,
+    request: &wire::SubscriptionRequest,
+    permits: Permits,
+) -> Result<impl Stream<Item = Result<DeviceChanges, Status>> + use<>, Status> {
+    let reader = Reader::new(node, request, permits)?;
+    Ok(stream::unfold(reader, async |mut reader| {
+        let next = reader.next_many().await?;
+        Some((next, reader))
+    }))
+}
+
+fn resume_after(request: &wire::SubscriptionRequest) -> Option<Position> {
+    request.resume_after.as_ref().map(|position| Position {
+        // A run that is none of ours is another one.
+        run: Uuid::try_parse(&position.node_run).unwrap_or_default(),
+        number: position.number,
+    })
 }
 
 fn filter(request: &wire::SubscriptionRequest) -> Result<Filter, Status> {
@@ -86,10 +94,40 @@ struct Reader {
     ready: VecDeque<DeviceChangeEvent>,
     stopping: CancellationToken,
     is_ended: bool,
-    _permits: (Option<CallPermit>, OwnedSemaphorePermit),
+    _permits: Permits,
 }
 
 impl Reader {
+    fn new(
+        node: &Arc<Node>,
+        request: &wire::SubscriptionRequest,
+        permits: Permits,
+    ) -> Result<Self, Status> {
+        let filter = filter(request)?;
+        let client: String = request
+            .client_id
+            .chars()
+            .take(CLIENT_ID_CHARS_MAX)
+            .collect();
+        info!(client, "changes are subscribed to");
+        Ok(Self {
+            subscription: node.live.hub.subscribe(filter, resume_after(request)),
+            run: node.live.hub.run().to_string(),
+            node: node.name.clone(),
+            ready: VecDeque::new(),
+            stopping: node.stopping.clone(),
+            is_ended: false,
+            _permits: permits,
+        })
+    }
+
+    async fn next_many(&mut self) -> Option<Result<DeviceChanges, Status>> {
+        let first = self.next().await?;
+        Some(first.map(|first| DeviceChanges {
+            changes: std::iter::once(first).chain(self.ready.drain(..)).collect(),
+        }))
+    }
+
     async fn next(&mut self) -> Option<Result<DeviceChangeEvent, Status>> {
         loop {
             if self.is_ended {

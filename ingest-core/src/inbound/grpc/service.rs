@@ -32,11 +32,21 @@ impl Service {
         let calls = &self.node.metrics.grpc_calls;
         calls.get_or_create(&Kind { kind }).inc();
     }
+
+    fn admit_subscriber<T>(&self, request: &mut Request<T>) -> Result<changes::Permits, Status> {
+        let call = request.extensions_mut().remove::<CallPermit>();
+        let subscriber = Arc::clone(&self.free_subscribers).try_acquire_owned();
+        let subscriber = subscriber.map_err(|_| {
+            Status::resource_exhausted("too many subscribers are on this node: try again later")
+        })?;
+        Ok((call, subscriber))
+    }
 }
 
 #[tonic::async_trait]
 impl wire::device_stream_server::DeviceStream for Service {
     type SubscribeToDeviceChangesStream = Answers<wire::DeviceChangeEvent>;
+    type StreamDeviceChangesStream = Answers<wire::DeviceChanges>;
     type SendDeviceCommandsStream = Answers<wire::CommandProgress>;
 
     async fn subscribe_to_device_changes(
@@ -44,12 +54,8 @@ impl wire::device_stream_server::DeviceStream for Service {
         mut request: Request<wire::SubscriptionRequest>,
     ) -> Result<Response<Self::SubscribeToDeviceChangesStream>, Status> {
         self.count("subscribe_to_device_changes");
-        let call = request.extensions_mut().remove::<CallPermit>();
-        let subscriber = Arc::clone(&self.free_subscribers).try_acquire_owned();
-        let subscriber = subscriber.map_err(|_| {
-            Status::resource_exhausted("too many subscribers are on this node: try again later")
-        })?;
-        let changes = changes::subscribe(&self.node, request.get_ref(), (call, subscriber))?;
+        let permits = self.admit_subscriber(&mut request)?;
+        let changes = changes::subscribe(&self.node, request.get_ref(), permits)?;
         Ok(Response::new(Box::pin(changes)))
     }
 
@@ -102,6 +108,16 @@ impl wire::device_stream_server::DeviceStream for Service {
         let commands = request.into_inner().commands;
         let progress = commands::send_many(&self.node, commands, permit)?;
         Ok(Response::new(Box::pin(progress)))
+    }
+
+    async fn stream_device_changes(
+        &self,
+        mut request: Request<wire::SubscriptionRequest>,
+    ) -> Result<Response<Self::StreamDeviceChangesStream>, Status> {
+        self.count("stream_device_changes");
+        let permits = self.admit_subscriber(&mut request)?;
+        let changes = changes::subscribe_many(&self.node, request.get_ref(), permits)?;
+        Ok(Response::new(Box::pin(changes)))
     }
 
     async fn get_node(
