@@ -63,7 +63,7 @@ async def test_one_users_name_is_nothing_to_another() -> None:
 
 async def test_a_crowd_is_told_to_come_back_and_those_before_it_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "WAITING_MAX", 4)
-    passwords = Argon2Passwords()
+    passwords = Argon2Passwords(at_once_max=2)
     answers = await asyncio.gather(*(passwords.hash("seven otters") for _ in range(20)), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, PasswordsOverloaded)]
     assert len(refused) == 14
