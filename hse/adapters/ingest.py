@@ -117,8 +117,8 @@ class IngestNodes:
 
     async def changes(
         self, node: Node, request: pb.SubscriptionRequest, *, begun: Callable[[], None] = lambda: None
-    ) -> AsyncGenerator[Sequence[pb.DeviceChangeEvent], None]:
-        """What happens on a node, as much at a time as there is, until it ends. `begun` is called when nothing is missed any more.
+    ) -> AsyncGenerator[pb.DeviceChangeEvent, None]:
+        """What happens on a node, until it ends; `begun` is called when nothing is missed from there on.
 
         Raises `NodeAway`, `NodeRefused`.
         """
@@ -129,7 +129,8 @@ class IngestNodes:
             await self._begun(node, call)
             begun()
             async for told in self._answers(node, call, first_seconds=None):
-                yield told.changes
+                for change in told.changes:
+                    yield change
         finally:
             call.cancel()
 

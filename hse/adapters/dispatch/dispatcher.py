@@ -318,26 +318,23 @@ class CommandDispatcher:
 
     async def _watch(self, node: Node) -> None:
         """Hear which devices connect, and the results that no call waits for."""
-        client_id = f"worker {self.id}"
-        request = pb.SubscriptionRequest(event_types=[RESULT_EVENT], client_id=client_id, with_connections=True)
+        request = pb.SubscriptionRequest(
+            event_types=[RESULT_EVENT], client_id=f"worker {self.id}", with_connections=True
+        )
         try:
-            async with aclosing(self._nodes.changes(node, request, begun=self._unheard)) as told:
-                async for changes in told:
-                    for change in changes:
-                        self._take_change(change)
+            async with aclosing(self._nodes.changes(node, request, begun=self._unheard)) as changes:
+                async for change in changes:
+                    if change.kind == pb.CONNECTED:
+                        self._writer.note(Connected(device_id=UUID(change.device_id)))
+                    elif change.kind == pb.MISSED:
+                        self._unheard()
+                    elif (found := result_in(change)) is not None and found.command_id not in self._heard_in_calls:
+                        self._writer.note(found)
         except NodeAway:
             # It is logged when its breaker opens.
             return
         except NodeRefused as error:
             logger.error("%s", error)
-
-    def _take_change(self, change: pb.DeviceChangeEvent) -> None:
-        if change.kind == pb.CONNECTED:
-            self._writer.note(Connected(device_id=UUID(change.device_id)))
-        elif change.kind == pb.MISSED:
-            self._unheard()
-        elif (found := result_in(change)) is not None and found.command_id not in self._heard_in_calls:
-            self._writer.note(found)
 
     def _unheard(self) -> None:
         """Some may have connected while nobody listened."""

@@ -117,18 +117,17 @@ class HeardNodes:
                 is_up = position.number >= past_until
                 if is_up:
                     await self._waiting.put(Heard(node=name, is_up=True))
-                async for changes in self._ingest.changes(node, _request(position)):
+                async for change in self._ingest.changes(node, _request(position)):
                     wait = FIRST_WAIT_SECONDS
-                    for change in changes:
-                        position = change.position
-                        # A node that comes up while there are streams is new with all that it tells.
-                        is_past = not is_up and change.received_us < self._began_us
-                        heard = heard_of(name, change, is_past=is_past)
-                        if heard is not None:
-                            await self._waiting.put(heard)
-                        if not is_up and position.number >= past_until:
-                            is_up = True
-                            await self._waiting.put(Heard(node=name, is_up=True))
+                    position = change.position
+                    # A node that comes up while there are streams is new with all that it tells.
+                    is_past = not is_up and change.received_us < self._began_us
+                    heard = heard_of(name, change, is_past=is_past)
+                    if heard is not None:
+                        await self._waiting.put(heard)
+                    if not is_up and position.number >= past_until:
+                        is_up = True
+                        await self._waiting.put(Heard(node=name, is_up=True))
             except (NodeAway, NodeRefused) as error:
                 logger.warning("live changes of a node are not heard: %s", error)
             except Exception:

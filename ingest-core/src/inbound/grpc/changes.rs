@@ -1,10 +1,10 @@
 //! `SubscribeToDeviceChanges` and `StreamDeviceChanges`: the live feed, for programs that show what happens, one change or many at
 //! a time.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, TryStreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -27,7 +27,7 @@ const CLIENT_ID_CHARS_MAX: usize = 100;
 /// What lets a subscriber be one.
 pub type Permits = (Option<CallPermit>, OwnedSemaphorePermit);
 
-/// Tells what happens, change by change, until the caller or the node ends it.
+/// Tells what happens, as many changes at a time as are there, until the caller or the node ends it.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a filter that cannot be meant.
@@ -35,36 +35,39 @@ pub fn subscribe(
     node: &Arc<Node>,
     request: &wire::SubscriptionRequest,
     permits: Permits,
-) -> Result<impl Stream<Item = Result<DeviceChangeEvent, Status>> + use<>, Status> {
-    let reader = Reader::new(node, request, permits)?;
+) -> Result<impl Stream<Item = Result<DeviceChanges, Status>> + use<>, Status> {
+    let filter = filter(request)?;
+    let resume_after = request.resume_after.as_ref().map(|position| Position {
+        // A run that is none of ours is another one.
+        run: Uuid::try_parse(&position.node_run).unwrap_or_default(),
+        number: position.number,
+    });
+    let client: String = request
+        .client_id
+        .chars()
+        .take(CLIENT_ID_CHARS_MAX)
+        .collect();
+    info!(client, "changes are subscribed to");
+    let reader = Reader {
+        subscription: node.live.hub.subscribe(filter, resume_after),
+        run: node.live.hub.run().to_string(),
+        node: node.name.clone(),
+        stopping: node.stopping.clone(),
+        is_ended: false,
+        _permits: permits,
+    };
     Ok(stream::unfold(reader, async |mut reader| {
         let next = reader.next().await?;
         Some((next, reader))
     }))
 }
 
-/// The same, with what is there at a time.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for a filter that cannot be meant.
-pub fn subscribe_many(
-    node: &Arc<Node>,
-    request: &wire::SubscriptionRequest,
-    permits: Permits,
-) -> Result<impl Stream<Item = Result<DeviceChanges, Status>> + use<>, Status> {
-    let reader = Reader::new(node, request, permits)?;
-    Ok(stream::unfold(reader, async |mut reader| {
-        let next = reader.next_many().await?;
-        Some((next, reader))
-    }))
-}
-
-fn resume_after(request: &wire::SubscriptionRequest) -> Option<Position> {
-    request.resume_after.as_ref().map(|position| Position {
-        // A run that is none of ours is another one.
-        run: Uuid::try_parse(&position.node_run).unwrap_or_default(),
-        number: position.number,
-    })
+/// The same, one by one.
+pub fn one_by_one(
+    told: impl Stream<Item = Result<DeviceChanges, Status>>,
+) -> impl Stream<Item = Result<DeviceChangeEvent, Status>> {
+    told.map_ok(|many| stream::iter(many.changes.into_iter().map(Ok)))
+        .try_flatten()
 }
 
 fn filter(request: &wire::SubscriptionRequest) -> Result<Filter, Status> {
@@ -90,52 +93,17 @@ struct Reader {
     subscription: Subscription,
     run: String,
     node: String,
-    /// Of the last delivery, which is bounded by what the ring hands out at a time.
-    ready: VecDeque<DeviceChangeEvent>,
     stopping: CancellationToken,
     is_ended: bool,
     _permits: Permits,
 }
 
 impl Reader {
-    fn new(
-        node: &Arc<Node>,
-        request: &wire::SubscriptionRequest,
-        permits: Permits,
-    ) -> Result<Self, Status> {
-        let filter = filter(request)?;
-        let client: String = request
-            .client_id
-            .chars()
-            .take(CLIENT_ID_CHARS_MAX)
-            .collect();
-        info!(client, "changes are subscribed to");
-        Ok(Self {
-            subscription: node.live.hub.subscribe(filter, resume_after(request)),
-            run: node.live.hub.run().to_string(),
-            node: node.name.clone(),
-            ready: VecDeque::new(),
-            stopping: node.stopping.clone(),
-            is_ended: false,
-            _permits: permits,
-        })
-    }
-
-    async fn next_many(&mut self) -> Option<Result<DeviceChanges, Status>> {
-        let first = self.next().await?;
-        Some(first.map(|first| DeviceChanges {
-            changes: std::iter::once(first).chain(self.ready.drain(..)).collect(),
-        }))
-    }
-
-    async fn next(&mut self) -> Option<Result<DeviceChangeEvent, Status>> {
+    async fn next(&mut self) -> Option<Result<DeviceChanges, Status>> {
+        if self.is_ended {
+            return None;
+        }
         loop {
-            if self.is_ended {
-                return None;
-            }
-            if let Some(change) = self.ready.pop_front() {
-                return Some(Ok(change));
-            }
             let delivery = tokio::select! {
                 () = self.stopping.cancelled() => {
                     self.is_ended = true;
@@ -143,18 +111,22 @@ impl Reader {
                 }
                 delivery = self.subscription.next() => delivery,
             };
-            self.take(&delivery);
+            let changes = self.changes_of(&delivery);
+            if !changes.is_empty() {
+                return Some(Ok(DeviceChanges { changes }));
+            }
         }
     }
 
-    fn take(&mut self, delivery: &Delivery) {
+    /// Bounded by what the ring hands out at a time.
+    fn changes_of(&self, delivery: &Delivery) -> Vec<DeviceChangeEvent> {
         let Self {
             subscription,
             run,
             node,
-            ready,
             ..
         } = self;
+        let mut changes = Vec::new();
         let at = |number: u64, kind: ChangeKind| DeviceChangeEvent {
             kind: kind.into(),
             position: Some(wire::Position {
@@ -168,13 +140,13 @@ impl Reader {
         if delivery.num_missed > 0 {
             let first = items.peek().map(|(number, _)| *number);
             let before = first.map_or(delivery.last_number, |number| number.saturating_sub(1));
-            ready.push_back(DeviceChangeEvent {
+            changes.push(DeviceChangeEvent {
                 num_missed: delivery.num_missed,
                 ..at(before, ChangeKind::Missed)
             });
         }
         for (number, item) in items {
-            ready.push_back(match item {
+            changes.push(match item {
                 LiveItem::Event(event) => event_change(at(number, ChangeKind::Event), &event),
                 LiveItem::Connected(connection) => connection_change(
                     at(number, ChangeKind::Connected),
@@ -187,6 +159,7 @@ impl Reader {
                 } => connection_change(at(number, ChangeKind::Disconnected), connection, time_us),
             });
         }
+        changes
     }
 }
 

@@ -56,7 +56,7 @@ impl wire::device_stream_server::DeviceStream for Service {
         self.count("subscribe_to_device_changes");
         let permits = self.admit_subscriber(&mut request)?;
         let changes = changes::subscribe(&self.node, request.get_ref(), permits)?;
-        Ok(Response::new(Box::pin(changes)))
+        Ok(Response::new(Box::pin(changes::one_by_one(changes))))
     }
 
     async fn send_device_command(
@@ -116,7 +116,7 @@ impl wire::device_stream_server::DeviceStream for Service {
     ) -> Result<Response<Self::StreamDeviceChangesStream>, Status> {
         self.count("stream_device_changes");
         let permits = self.admit_subscriber(&mut request)?;
-        let changes = changes::subscribe_many(&self.node, request.get_ref(), permits)?;
+        let changes = changes::subscribe(&self.node, request.get_ref(), permits)?;
         Ok(Response::new(Box::pin(changes)))
     }
 
