@@ -58,6 +58,7 @@ from hse.api.rest import (
 )
 from hse.api.security import RequestContext, cors_config, require_principal
 from hse.api.waiting import Waiting
+from hse.domain.work import values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,21 +110,7 @@ def build(cors_origins: tuple[str, ...] = ()) -> Litestar:
 
 def furnish(app: Litestar, parts: Parts) -> Litestar:
     """Give the application its parts, and nothing of what it had before. Before it starts."""
-    app.state = State(
-        {
-            "parts": parts,
-            "sealer": parts.sealer,
-            "tokens": parts.tokens,
-            "doorkeeping": parts.doorkeeping,
-            "limiter": parts.limiter,
-            "limits": parts.limits,
-            "history": parts.history,
-            "metrics": Metrics(),
-            "metrics_token": parts.metrics_token,
-            "waiting": Waiting(),
-            "trusted_origins": parts.trusted_origins,
-        }
-    )
+    app.state = State({**values_of(parts), "metrics": Metrics(), "waiting": Waiting()})
     return app
 
 
@@ -185,33 +172,34 @@ def resolve_one_by_one(app: Litestar) -> None:
 @asynccontextmanager
 async def life(app: Litestar) -> AsyncIterator[None]:
     """What is opened before the first request, and closed after the last one."""
-    parts: Parts = app.state.parts
-    database = app.state.database = parts.open_database()
-    app.state.metrics.read_when_asked(
+    state = app.state
+    database: Database = state.open_database()
+    state.database = database
+    state.metrics.read_when_asked(
         "hse_api_database_connections", "Connections of the pool.", database.connections, "state"
     )
-    app.state.metrics.read_when_asked(
+    state.metrics.read_when_asked(
         "hse_api_history_cache_lookups_total",
         "Devices' aggregates that were looked up in the cache, since the start.",
-        lambda: parts.history.cache.results,
+        lambda: state.history.cache.results,
         "result",
     )
     await health.warn_at_start(database)
-    uses = app.state.api_key_uses = ApiKeyUses(database.engine)
+    uses = state.api_key_uses = ApiKeyUses(database.engine)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(parts.history.close)
-        stack.push_async_callback(parts.limiter.close)
+        stack.push_async_callback(state.history.close)
+        stack.push_async_callback(state.limiter.close)
         stack.push_async_callback(database.close)
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(running(uses.flush_for_ever()))
-        listener = None if parts.open_listener is None else parts.open_listener()
-        link = app.state.link = None if parts.open_link is None else parts.open_link()
-        app.state.live = await stack.enter_async_context(live_streams(database, listener, link, app.state.metrics))
-        watches = app.state.booking_watches = BookingWatches()
+        listener: Listener | None = None if state.open_listener is None else state.open_listener()
+        link = state.link = None if state.open_link is None else state.open_link()
+        state.live = await stack.enter_async_context(live_streams(database, listener, link, state.metrics))
+        watches = state.booking_watches = BookingWatches()
         stack.callback(watches.end_all)
         if listener is not None:
             listener.subscribe("hse_bookings", watches.hear)
             listener.subscribe("hse_scopes", watches.hear_scopes)
-            listener.subscribe("hse_command_changed", app.state.waiting.hear)
+            listener.subscribe("hse_command_changed", state.waiting.hear)
             await stack.enter_async_context(running(listener.run()))
         yield
