@@ -4,7 +4,6 @@ Every command carries a number of its own, which grows with each command of a de
 different ids, and in which order. The rule is a pure function; reading the database is apart.
 """
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,10 @@ from uuid import UUID
 import httpx
 
 from tests.api.world import TOKENS, Person
+from tests.faults.asking import CALL_SECONDS_MAX, answer_of
 from tests.faults.conditions import until_in_thread
 from tests.faults.database import Database
 
-CALL_SECONDS_MAX = 5.0
-AGAIN_SECONDS = 0.1
-# There is no place, or no database, just now.
-COME_AGAIN = frozenset({409, 429, 503})
 ENDS = frozenset({"succeeded", "failed", "timed_out", "expired", "cancelled"})
 RANKS = {"queued": 0, "sent": 1, "delivered": 2, **dict.fromkeys(ENDS, 3)}
 
@@ -96,22 +92,20 @@ class Commander:
         self._numbers[device_id] += 1
         number = self._numbers[device_id]
         body = {"type": kind, "params": {"number": number}, "timeout_seconds": timeout_seconds}
-        headers = {"Idempotency-Key": f"{device_id}-{number}"}
+        path = f"/api/v1/devices/{device_id}/commands"
+
+        def headers() -> dict[str, str]:
+            return {"Idempotency-Key": f"{device_id}-{number}", **self.headers()}
+
         async with httpx.AsyncClient(base_url=self.url, timeout=CALL_SECONDS_MAX) as client:
-            while True:
-                try:
-                    path = f"/api/v1/devices/{device_id}/commands"
-                    answer = await client.post(path, headers=headers | self.headers(), json=body)
-                except httpx.TransportError as error:
-                    self.problems[type(error).__name__] += 1
-                else:
-                    if answer.is_success:
-                        command_id = UUID(answer.json()["id"])
-                        self.sent.append(Sent(device_id, number, command_id))
-                        return command_id
-                    self.problems[str(answer.status_code)] += 1
-                    assert answer.status_code in COME_AGAIN, answer.text
-                await asyncio.sleep(AGAIN_SECONDS)
+            taken = await answer_of(client, path, body, headers=headers, failed=self._note)
+        command_id = UUID(taken["id"])
+        self.sent.append(Sent(device_id, number, command_id))
+        return command_id
+
+    def _note(self, problem: httpx.Response | httpx.TransportError) -> None:
+        name = str(problem.status_code) if isinstance(problem, httpx.Response) else type(problem).__name__
+        self.problems[name] += 1
 
 
 @contextlib.contextmanager

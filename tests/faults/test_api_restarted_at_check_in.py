@@ -13,6 +13,7 @@ import pytest
 from psycopg.rows import class_row
 
 from tests.api.world import Person, World
+from tests.faults.asking import CALL_SECONDS_MAX, COME_AGAIN, answer_of
 from tests.faults.conditions import until_in_thread
 from tests.faults.control_plane import ControlPlane
 from tests.faults.database import Database
@@ -20,7 +21,6 @@ from tests.faults.database import Database
 NUM_ROOMS = 24
 NUM_KILLS = 4
 TRY_SECONDS = 90.0
-AGAIN_SECONDS = 0.2
 # Stays begin while the api dies and starts, one after the other.
 FIRST_BEGINS_AFTER, EACH_BEGINS_AFTER = timedelta(seconds=12), timedelta(seconds=0.5)
 # The worker looks every second, and a machine may be busy.
@@ -54,7 +54,7 @@ class Desk:
     """Somebody who books, and comes again with the same key until he is answered."""
 
     def __init__(self, url: str, person: Person) -> None:
-        self._client = httpx.AsyncClient(base_url=f"{url}/api/v1", headers=person.headers, timeout=5)
+        self._client = httpx.AsyncClient(base_url=f"{url}/api/v1", headers=person.headers, timeout=CALL_SECONDS_MAX)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -62,22 +62,12 @@ class Desk:
 
     async def asks(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer, whoever died over it."""
-        key = str(uuid4())
+        headers = {"Idempotency-Key": str(uuid4())}
         async with asyncio.timeout(TRY_SECONDS):
-            while True:
-                try:
-                    answer = await self._client.post(path, json=body, headers={"Idempotency-Key": key})
-                except httpx.TransportError:
-                    await asyncio.sleep(AGAIN_SECONDS)
-                    continue
-                # 409: the first try is not over for the database, which does not know yet that its caller is gone.
-                if answer.status_code in (409, 429, 503):
-                    assert answer.json()["code"] != "booking.slot-taken", answer.text
-                    await asyncio.sleep(AGAIN_SECONDS)
-                    continue
-                assert answer.status_code < 300, answer.text
-                taken: dict[str, Any] = answer.json()
-                return taken
+            taken: dict[str, Any] = await answer_of(
+                self._client, path, body, headers=lambda: headers, failed=_check_free
+            )
+        return taken
 
     async def books(self, area_id: UUID, guest_id: str, check_in: datetime) -> UUID:
         """Book and confirm; the booking's id."""
@@ -87,6 +77,12 @@ class Desk:
         confirmed = await self.asks(f"/bookings/{booking['id']}/confirm")
         assert confirmed["status"] in ("confirmed", "in-progress")
         return UUID(booking["id"])
+
+
+def _check_free(problem: httpx.Response | httpx.TransportError) -> None:
+    """Nobody else books: a slot that is taken would be taken by a booking that was made and not answered."""
+    if isinstance(problem, httpx.Response) and problem.status_code in COME_AGAIN:
+        assert problem.json()["code"] != "booking.slot-taken", problem.text
 
 
 def rooms(database: Database, people: World) -> list[UUID]:
