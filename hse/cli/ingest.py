@@ -1,5 +1,6 @@
 """`hse ingest`: the data plane's process. It imports next to nothing, so that a killed core is back in a moment."""
 
+import contextlib
 import json
 import signal
 
@@ -33,7 +34,9 @@ def ingest(data_dir: DataDir = None) -> None:
         ports = core.start()
     except (OSError, RuntimeError) as error:
         raise Failure(f"the ingest core does not start: {error}") from error
-    print(json.dumps({"ports": ports}), flush=True)
+    # A disk that is full, where this leads to a file on it, keeps no device out.
+    with contextlib.suppress(OSError):
+        print(json.dumps({"ports": ports}), flush=True)
     while not core.wait(STOP_POLL_MS):
         pass
     raise typer.Exit(core.join())

@@ -155,7 +155,8 @@ fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
     named
 }
 
-/// JSON lines on standard error. A second core in one process keeps the first one's.
+/// JSON lines on standard error; one that cannot be written is lost, and nothing else. A second core in one process keeps the first
+/// one's.
 fn start_logging(level: &str) -> PyResult<()> {
     let filter = EnvFilter::try_new(format!("warn,{MODULE_LOG_TARGET}={level}"))
         .map_err(|error| PyValueError::new_err(format!("log_level: {error}")))?;
@@ -163,6 +164,8 @@ fn start_logging(level: &str) -> PyResult<()> {
         .json()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
+        // By default a line that cannot be written is complained of on standard error, in a way that panics when that is full, too.
+        .log_internal_errors(false)
         .try_init();
     Ok(())
 }

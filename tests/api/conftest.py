@@ -129,6 +129,7 @@ def logged() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
     logging.getLogger().handlers[:], level = before
     logging.getLogger().setLevel(level)
+    logging.getLogger("hse").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

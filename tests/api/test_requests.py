@@ -1,5 +1,6 @@
 """What stands around every request: its line in the log, its numbers, its headers, its size; and what health says."""
 
+import errno
 import io
 import json
 import re
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import psycopg
@@ -52,6 +54,15 @@ async def test_refusals_and_unknown_paths_have_their_line_and_health_has_none(lo
     await api.get("/no/such/path")
     await api.get("/health/liveness")
     assert [(line["route"], line["status"]) for line in requests_in(logged)] == [("/api/v1/areas", 401), ("none", 404)]
+
+
+async def test_a_log_that_cannot_be_written_changes_no_answer(logged: io.StringIO, parts: Parts, world: World) -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(logged, "write", full := Mock(side_effect=OSError(errno.ENOSPC, "no space left")))
+        async with serving(replace(parts, open_database=partial(Database, url, pool_size=1, outbox=OUTBOX))) as api:
+            problem_of(await api.get("/api/v1/areas", headers=world.chief.headers), 503, "service.unavailable")
+    assert full.called
 
 
 async def test_no_secret_comes_into_the_log(logged: io.StringIO, api: Client, world: World) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import Checker
-from tests.faults.conditions import until
+from tests.faults.conditions import until, until_in_thread
 from tests.faults.conftest import NewCore
 from tests.faults.database import Database
 from tests.faults.disks import fill, small_disk, why_no_mount
@@ -18,6 +18,8 @@ from tests.faults.wire import Credentials
 pytestmark = pytest.mark.skipif(why_no_mount() is not None, reason=why_no_mount() or "")
 
 MEBIBYTE = 1 << 20
+# Standard output and error lie on a disk that has been full all along.
+NO_ROOM_FOR_LOGS = ("/bin/sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh")
 FAT = Plan(padding=2048, events_per_frame=(1, 20))
 
 
@@ -92,3 +94,25 @@ async def test_a_core_killed_on_a_full_disk_starts_on_it_and_drains_it(
             await checker.until_stored()
             assert await core.stop() == 0
     checker.check(acked_min=2000)
+
+
+async def test_a_core_that_cannot_write_its_log_goes_on(
+    new_core: NewCore, database: Database, fleet: list[Credentials], recorder: Recorder, checker: Checker
+) -> None:
+    async with DatabaseProxy(database.url).listening() as proxy:
+        core = new_core(database_url=proxy.url)
+        await core.started(NO_ROOM_FOR_LOGS)
+        async with Load(core.port, fleet, recorder) as load:
+            await load.progress(500)
+            # That the database is away is said in the log, again and again.
+            proxy.cut(Wire.REFUSED)
+            proxy.cut_all()
+            await load.progress(500)
+            await until_in_thread(
+                lambda: core.metric("database_circuit_state") > 0, "the database is missed", seconds=30
+            )
+            proxy.cut(Wire.WHOLE)
+            await load.settle()
+            await checker.until_stored()
+            assert await core.stop() == 0
+    checker.check(acked_min=1000)
