@@ -71,17 +71,17 @@ test-rust: ## the Rust tests
 
 .PHONY: test-python
 test-python: $(VENV)/extension ## the Python tests: real PostgreSQL, real sockets, real processes
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/checks
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1 --dist loadfile --ignore tests/checks
 
 .PHONY: crash
 crash: $(VENV)/extension ## kill the core many more times, and at every system call, than `make test` does
 	HSE_CRASH_KILLS=$${HSE_CRASH_KILLS:-1000} HSE_SYSCALL_DEATHS=all \
-		$(BIN)/pytest --timeout 14400 tests/faults/test_core_killed.py tests/faults/test_syscalls.py
+		$(BIN)/pytest --timeout 14400 -o faulthandler_timeout=0 tests/faults/test_core_killed.py tests/faults/test_syscalls.py
 
 .PHONY: chaos
 chaos: $(VENV)/extension ## kill and freeze everything in turn and together for longer, by a schedule of its own (HSE_CHAOS_SECONDS=, HSE_CHAOS_SEED=)
 	HSE_CHAOS_SECONDS=$${HSE_CHAOS_SECONDS:-600} HSE_CHAOS_SEED=$${HSE_CHAOS_SEED:-$$(date +%s)} \
-		$(BIN)/pytest -rP --timeout 14400 tests/faults/test_chaos.py
+		$(BIN)/pytest -rP --timeout 14400 -o faulthandler_timeout=0 tests/faults/test_chaos.py
 
 .PHONY: powercut
 powercut: $(VENV)/extension ## cut the power under the journal's file system (root, nbdkit, libnbd-bin, fuse3)

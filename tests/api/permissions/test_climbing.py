@@ -21,7 +21,7 @@ def machine(postgres_server: EmbeddedPostgres, migrated_template: str, parts: Pa
     return Climbing
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_nobody_climbs_and_nobody_sees_beyond_his_reach(machine: type[Climbing]) -> None:
     run_state_machine_as_test(
         machine,

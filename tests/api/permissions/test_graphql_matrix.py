@@ -17,7 +17,7 @@ def test_every_field_has_a_recipe() -> None:
     assert sorted(fields_of_the_schema()) == sorted(FIELDS)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 async def test_everybody_may_do_over_graphql_what_the_table_says_and_nothing_else(client: Client, world: World) -> None:
     found: matrix.Table = {}
     for place in places(world):
@@ -43,7 +43,7 @@ def test_what_a_field_answers_is_what_rest_answers() -> None:
     assert different == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 async def test_what_a_thing_leads_to_is_what_rest_answers_to_who_asks_for_it_by_itself(
     client: Client, world: World
 ) -> None:

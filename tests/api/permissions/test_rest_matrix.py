@@ -27,7 +27,7 @@ def test_every_operation_has_a_recipe(parts: Parts) -> None:
     assert sorted(operations(create_app(parts))) == sorted(RECIPES)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 async def test_everybody_may_do_over_rest_what_the_table_says_and_nothing_else(client: Client, world: World) -> None:
     found: matrix.Table = {}
     for place in places(world):
