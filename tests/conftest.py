@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ TEMPLATE = "template_hse"
 # The cluster of the session outlives no test run, so it need not outlive a power cut. Tests that kill servers make their own.
 TEST_SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "200", "max_wal_size": "256MB"}
 MEMORY_BYTES_MIN = 4 << 30
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several tests with one id only one would run where tests are handed out to several processes."""
+    twice = [node_id for node_id, number in Counter(item.nodeid for item in items).items() if number > 1]
+    if twice:
+        raise pytest.UsageError(f"ids of several tests: {', '.join(twice[:3])}")
 
 
 def wait_until(is_true: Callable[[], bool], what: str, *, seconds: float = START_SECONDS_MAX) -> None:
