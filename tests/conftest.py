@@ -1,6 +1,7 @@
 """Real servers for the tests: one PostgreSQL and one Valkey a session, a fresh migrated database a test."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from hse.embedded import ports
 from hse.embedded.ports import free_ports
 from hse.embedded.postgres import EmbeddedPostgres, prepare_postgres
 from hse.embedded.valkey import EmbeddedValkey, prepare_valkey
@@ -24,6 +26,17 @@ TEMPLATE = "template_hse"
 # The cluster of the session outlives no test run, so it need not outlive a power cut. Tests that kill servers make their own.
 TEST_SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "200", "max_wal_size": "256MB"}
 MEMORY_BYTES_MIN = 4 << 30
+# How many processes run tests at once, and those that take the place of some.
+SHARES = 6
+
+
+def pytest_configure() -> None:
+    """Give each process that runs tests ports of its own: none is taken by another between the choice and the bind."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        num_ports = (ports.LAST_PORT - ports.FIRST_PORT) // SHARES
+        ports.FIRST_PORT += int(worker.removeprefix("gw")) % SHARES * num_ports
+        ports.LAST_PORT = ports.FIRST_PORT + num_ports - 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

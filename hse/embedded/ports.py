@@ -3,6 +3,7 @@
 import contextlib
 import random
 import socket
+from collections import deque
 
 from hse.embedded.account import EmbeddedServerError
 
@@ -10,6 +11,8 @@ from hse.embedded.account import EmbeddedServerError
 # between the choice and the bind.
 FIRST_PORT, LAST_PORT = 15_000, 32_000
 ATTEMPTS_MAX = 1_000
+# A port that was given out may be bound at any time, or bound again: it is not soon given to somebody else.
+_given: deque[int] = deque(maxlen=1_000)
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -31,8 +34,9 @@ def free_ports(count: int) -> list[int]:
             break
         port = random.randint(FIRST_PORT, LAST_PORT)  # noqa: S311
         # A server may listen on all addresses: the port has to be free on all of them.
-        if port not in chosen and is_free(port, "0.0.0.0"):  # noqa: S104
+        if port not in chosen and port not in _given and is_free(port, "0.0.0.0"):  # noqa: S104
             chosen.add(port)
     if len(chosen) < count:
         raise EmbeddedServerError(f"no {count} free ports between {FIRST_PORT} and {LAST_PORT}")
+    _given.extend(chosen)
     return sorted(chosen)
