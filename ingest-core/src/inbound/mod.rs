@@ -22,5 +22,6 @@ mod greeting;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod mqtt;
 pub mod websocket;
 pub mod wire;

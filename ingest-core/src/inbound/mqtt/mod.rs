@@ -1,0 +1,3 @@
+//! Devices that speak MQTT.
+
+pub mod codec;
