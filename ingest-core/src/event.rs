@@ -55,10 +55,12 @@ pub enum RejectCode {
     BadTime = 5,
     UnknownDevice = 6,
     ForbiddenDevice = 7,
+    /// What came is no event; it is kept as it came (see `pipeline::unreadable`).
+    BadPayload = 8,
 }
 
 impl RejectCode {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadType,
         Self::BadValue,
         Self::BadUnit,
@@ -66,6 +68,7 @@ impl RejectCode {
         Self::BadTime,
         Self::UnknownDevice,
         Self::ForbiddenDevice,
+        Self::BadPayload,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -77,6 +80,7 @@ impl RejectCode {
             Self::BadTime => "bad_time",
             Self::UnknownDevice => "unknown_device",
             Self::ForbiddenDevice => "forbidden_device",
+            Self::BadPayload => "bad_payload",
         }
     }
 
@@ -107,7 +111,7 @@ impl Serialize for RejectCode {
 /// 1970-01-01 UTC.
 ///
 /// # Errors
-/// The code of the first rule that the event breaks. The two codes about devices are never among them.
+/// The code of the first rule that the event breaks. The two codes about devices and that of a payload are never among them.
 pub fn check_event(event: &Event<'_>, now_us: i64, oldest_us: i64) -> Result<(), RejectCode> {
     if !is_event_type(event.event_type) {
         return Err(RejectCode::BadType);

@@ -35,6 +35,7 @@ pub struct Metrics {
     pub connections_refused: Family<Reason, Counter>,
     pub errors: Family<Code, Counter>,
     pub frames: Family<Kind, Counter>,
+    pub mqtt_packets: Family<Kind, Counter>,
     pub events_accepted: Counter,
     pub events_duplicate: Counter,
     pub events_rejected: Family<Code, Counter>,
@@ -89,6 +90,7 @@ impl Default for Metrics {
             connections_refused: Family::default(),
             errors: Family::default(),
             frames: Family::default(),
+            mqtt_packets: Family::default(),
             events_accepted: Counter::default(),
             events_duplicate: Counter::default(),
             events_rejected: Family::default(),
@@ -150,8 +152,17 @@ impl Metrics {
             "Connections closed at once for a limit",
             self.connections_refused.clone(),
         );
-        r.register("errors", "ERROR frames sent", self.errors.clone());
+        r.register(
+            "errors",
+            "ERROR frames sent, and reasons for which MQTT connections were ended",
+            self.errors.clone(),
+        );
         r.register("frames", "Frames received", self.frames.clone());
+        r.register(
+            "mqtt_packets",
+            "MQTT packets taken",
+            self.mqtt_packets.clone(),
+        );
         r.register(
             "events_accepted",
             "Events taken into the journal",
@@ -172,11 +183,15 @@ impl Metrics {
             "Frames that began after a gap the device reported",
             self.sequence_jumps.clone(),
         );
-        r.register("acks", "ACK frames sent", self.acks.clone());
+        r.register(
+            "acks",
+            "ACK frames and PUBACK packets sent",
+            self.acks.clone(),
+        );
         r.register("busy", "BUSY frames sent", self.busy.clone());
         r.register(
             "ack_latency_seconds",
-            "From a frame read to its ACK handed to the socket",
+            "From a frame or publication read to its acknowledgement handed to the socket",
             self.ack_latency.clone(),
         );
         r.register(

@@ -11,10 +11,12 @@ use crate::config::Config;
 use crate::journal::AppendError;
 use crate::metrics::{Kind, Metrics};
 use crate::outbound::postgres::EventReads;
+use crate::pipeline::batch::DAY_US;
 use crate::pipeline::circuit::{CircuitState, State};
 use crate::pipeline::clock::now_us;
 use crate::pipeline::commands::Commands;
 use crate::pipeline::entry::Source;
+use crate::pipeline::intake::Intake;
 use crate::pipeline::lane::{Lane, lane_of};
 use crate::pipeline::live::{LiveFeed, Outline};
 use crate::pipeline::registry::DeviceRegistry;
@@ -55,6 +57,20 @@ impl Node {
         Arc::clone(&self.lanes[lane_of(device_id, usize::from(self.config.lanes))])
     }
 
+    /// A connected device's way into its lane.
+    #[must_use]
+    pub fn intake(&self, source: Source, device_id: Uuid) -> Intake {
+        Intake {
+            source,
+            device_id,
+            lane: self.lane(device_id),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            live: Arc::clone(&self.live),
+            retention_us: i64::from(self.config.retention_days) * DAY_US,
+        }
+    }
+
     /// Puts a device's RESULT into the journal's queue. None when it is not kept.
     pub fn keep_result(
         &self,
@@ -67,14 +83,26 @@ impl Node {
             return None;
         };
         self.count_result(if is_awaited { "awaited" } else { "unawaited" });
-        let (lane, event) = (self.lane(device_id), outcome.encode(device_id));
-        match unsequenced::append(&lane, Source::Core, now_us(), 1, &event) {
+        match self.append_result(device_id, &outcome) {
             Ok(queued) => Some(queued),
             Err(error) => {
                 self.note_result_not_kept(&error);
                 None
             }
         }
+    }
+
+    /// Puts what is kept of a device's RESULT into the journal's queue.
+    ///
+    /// # Errors
+    /// The journal's, when it takes nothing of it.
+    pub fn append_result(
+        &self,
+        device_id: Uuid,
+        outcome: &Outcome<'_>,
+    ) -> Result<QueuedUnsequenced, AppendError> {
+        let (lane, event) = (self.lane(device_id), outcome.encode(device_id));
+        unsequenced::append(&lane, Source::Core, now_us(), 1, &event)
     }
 
     /// Notes the journal's answer for a RESULT.
@@ -105,7 +133,8 @@ impl Node {
         warn!(%error, "a command's result was not kept: only who waits for it now hears it");
     }
 
-    fn count_result(&self, kind: &'static str) {
+    /// Counts a RESULT: `awaited`, `unawaited`, `foreign` or `not_kept`.
+    pub fn count_result(&self, kind: &'static str) {
         let results = &self.metrics.command_results;
         results.get_or_create(&Kind { kind }).inc();
     }

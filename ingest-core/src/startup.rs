@@ -243,7 +243,7 @@ impl Recovered {
                 position: record.position,
                 source,
             })?;
-            if entry.source.is_sequenced() {
+            if entry.is_sequenced() {
                 let (epoch, seq) = (entry.epoch, entry.last_seq());
                 sessions.recover(entry.device_id, Watermark { epoch, seq });
             }

@@ -344,6 +344,7 @@ fn reject_codes_have_stable_numbers_and_names() {
         (5, "bad_time"),
         (6, "unknown_device"),
         (7, "forbidden_device"),
+        (8, "bad_payload"),
     ];
     for (number, name) in expected {
         let code = RejectCode::from_u8(number).unwrap();
@@ -353,7 +354,7 @@ fn reject_codes_have_stable_numbers_and_names() {
         );
         assert_eq!(serde_json::to_value(code).unwrap(), json!(name));
     }
-    assert_eq!([0, 8, 255].map(RejectCode::from_u8), [None; 3]);
+    assert_eq!([0, 9, 255].map(RejectCode::from_u8), [None; 3]);
     assert_eq!(RejectCode::ALL.len(), expected.len());
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A line is transcoded to the kind and the body of its frame and goes through [`super::decode`] like any other,
 //! so types, ranges and required elements have one set of rules. Transcoding knows names only: which key stands
-//! at which position. Unknown keys are skipped. A device is named by the text of its UUID.
+//! at which position. Unknown keys are skipped. A device is named by the text of its UUID. Protocols that carry messages
+//! of their own ([`message`]) have the same names and rules.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,6 +18,10 @@ use crate::event::msgpack::{
     NESTING_MAX, write_array_len, write_bin, write_bool, write_f64, write_int, write_map_len,
     write_nil, write_str, write_uint,
 };
+
+pub use message::{MessageError, events_message, result_message};
+
+mod message;
 
 /// A line has at most this many bytes, its newline not counted.
 pub const LINE_BYTES_MAX: u32 = 64 * 1024;
@@ -109,7 +114,8 @@ const RESULT: Positions = &[
 ];
 const PING: Positions = &[("nonce", Form::Any)];
 const BYE: Positions = &[];
-const POSITIONS_MAX: usize = 6;
+/// A message of events may be one event or an envelope, so it knows the keys of both.
+const POSITIONS_MAX: usize = 9;
 
 fn positions_of(name: &str) -> Option<(u8, Positions)> {
     match name {
@@ -174,14 +180,32 @@ impl<'de> Visitor<'de> for Positional<'_> {
         formatter.write_str("an object")
     }
 
-    /// The values are written as they come, then again in order, and the first writing is cut out.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self {
-            positions,
-            out,
-            nesting_left,
-        } = self;
-        let nesting_left = opened(nesting_left)?;
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let nesting_left = opened(self.nesting_left)?;
+        let values = Values::write(map, self.positions, self.out, nesting_left)?;
+        values.put_in_order(self.out, |out, values| out.array(values));
+        Ok(())
+    }
+}
+
+/// The values of an object, written as they came, and where each position's stands.
+struct Values {
+    start: usize,
+    ranges: [Option<Range<usize>>; POSITIONS_MAX],
+}
+
+/// Writes values again, from where they were written first.
+struct InOrder<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl Values {
+    fn write<'de, A: MapAccess<'de>>(
+        mut map: A,
+        positions: Positions,
+        out: &mut Vec<u8>,
+        nesting_left: u8,
+    ) -> Result<Self, A::Error> {
         let start = out.len();
         let mut ranges: [Option<Range<usize>>; POSITIONS_MAX] = [const { None }; POSITIONS_MAX];
         while let Some(key) = map.next_key::<String>()? {
@@ -204,20 +228,39 @@ impl<'de> Visitor<'de> for Positional<'_> {
             })?;
             *range = Some(value_start..out.len());
         }
+        Ok(Self { start, ranges })
+    }
+
+    /// Has the values written again in order, and cuts the first writing out.
+    fn put_in_order(
+        &self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut InOrder<'_>, &[Option<Range<usize>>]),
+    ) {
         let values_end = out.len();
-        let num_elements = ranges
+        write(&mut InOrder { out }, &self.ranges);
+        out.drain(self.start..values_end);
+    }
+}
+
+impl InOrder<'_> {
+    /// The array that the values stand for, without those that are missing at its end.
+    fn array(&mut self, values: &[Option<Range<usize>>]) {
+        let num_elements = values
             .iter()
             .rposition(Option::is_some)
             .map_or(0, |last| last + 1);
-        write_array_len(out, num_elements);
-        for range in ranges.into_iter().take(num_elements) {
-            match range {
-                Some(range) => out.extend_from_within(range),
-                None => write_nil(out),
-            }
+        write_array_len(self.out, num_elements);
+        for value in values.iter().take(num_elements) {
+            self.value(value);
         }
-        out.drain(start..values_end);
-        Ok(())
+    }
+
+    fn value(&mut self, value: &Option<Range<usize>>) {
+        match value {
+            Some(range) => self.out.extend_from_within(range.clone()),
+            None => write_nil(self.out),
+        }
     }
 }
 

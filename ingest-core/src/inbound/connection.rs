@@ -23,6 +23,7 @@ use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
+use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Refusal, Taken};
 use crate::pipeline::live::{Peer, Presence};
 use crate::pipeline::results::Outcome;
@@ -79,14 +80,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             presence,
             session,
         } = connected;
-        let intake = Intake {
-            device_id,
-            lane: node.lane(device_id),
-            registry: Arc::clone(&node.registry),
-            metrics: Arc::clone(&node.metrics),
-            live: Arc::clone(&node.live),
-            retention_us: i64::from(node.config.retention_days) * crate::pipeline::batch::DAY_US,
-        };
+        let intake = node.intake(Source::Hdp, device_id);
         let idle_deadline = Instant::now() + node.config.idle_timeout();
         Self {
             node,

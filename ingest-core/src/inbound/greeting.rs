@@ -53,7 +53,7 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     let device_id = said.device_id;
     let (session, last_seq) = tokio::select! {
         () = node.stopping.cancelled() => return Err(shutting_down()),
-        taken = node.sessions.take_over(device_id, said.epoch, said.known) => taken?,
+        taken = node.sessions.take_over(device_id, Some(said.epoch), said.known) => taken?,
     };
     // Once more: a revocation between the first look and the take-over found no session to end.
     let still_allowed = node.registry.authenticate(device_id, &said.token);

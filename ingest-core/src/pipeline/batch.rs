@@ -116,13 +116,10 @@ impl Batch {
     fn slice(&mut self, payload: &[u8]) -> Result<(), UnreadableReason> {
         let entry = Entry::decode(payload)?;
         self.oldest_received_us = self.oldest_received_us.min(entry.received_us);
-        if !entry.source.is_sequenced() {
-            return self.slice_unsequenced(&entry, payload.len());
-        }
-        let ranges = self
-            .sequences
-            .entry((entry.device_id, entry.epoch))
-            .or_default();
+        let mut ranges = entry.is_sequenced().then(|| {
+            let key = (entry.device_id, entry.epoch);
+            self.sequences.entry(key).or_default()
+        });
         let mut verdicts = entry.rejected.iter().peekable();
         let mut offset = payload.len() - entry.events.len();
         for (index, event) in (0u32..).zip(EventIter::new(entry.events, entry.num_events)) {
@@ -131,18 +128,27 @@ impl Batch {
             let rejected = verdicts
                 .next_if(|verdict| verdict.index == index)
                 .map(|verdict| verdict.code);
-            let seq = entry.first_seq.saturating_add(u64::from(index));
+            let seq = match ranges {
+                Some(_) => entry.first_seq.saturating_add(u64::from(index)),
+                None => 0,
+            };
             // The same number twice: taken again after a refusal (see `SequenceWindow`).
-            if !ranges.contains(seq) {
+            if !ranges.as_ref().is_some_and(|ranges| ranges.contains(seq)) {
                 let time_us = event.event.time_us.unwrap_or(entry.received_us);
+                let device_id = event.event.device_id.unwrap_or(entry.device_id);
+                let speaks_itself = !entry.device_id.is_nil();
                 let slot = Slot {
                     day: time_us.div_euclid(DAY_US),
-                    device_id: event.event.device_id.unwrap_or(entry.device_id),
+                    device_id,
                     time_us,
                     payload: self.payloads.len(),
                     offset,
                     len,
-                    connected: entry.device_id,
+                    connected: if speaks_itself {
+                        entry.device_id
+                    } else {
+                        device_id
+                    },
                     epoch: entry.epoch,
                     seq,
                     received_us: entry.received_us,
@@ -157,37 +163,8 @@ impl Batch {
             }
             offset += len;
         }
-        ranges.insert(entry.first_seq..entry.last_seq() + 1);
-        Ok(())
-    }
-
-    /// Every event names its device, and none has a verdict: what was refused is not in the journal.
-    fn slice_unsequenced(
-        &mut self,
-        entry: &Entry<'_>,
-        payload_bytes: usize,
-    ) -> Result<(), UnreadableReason> {
-        let mut offset = payload_bytes - entry.events.len();
-        for event in EventIter::new(entry.events, entry.num_events) {
-            let event = event?;
-            let len = event.encoded.len();
-            let time_us = event.event.time_us.unwrap_or(entry.received_us);
-            let device_id = event.event.device_id.unwrap_or(entry.device_id);
-            self.rows.push(Slot {
-                day: time_us.div_euclid(DAY_US),
-                device_id,
-                time_us,
-                payload: self.payloads.len(),
-                offset,
-                len,
-                connected: device_id,
-                epoch: entry.epoch,
-                seq: 0,
-                received_us: entry.received_us,
-                source: entry.source,
-                rejected: None,
-            });
-            offset += len;
+        if let Some(ranges) = &mut ranges {
+            ranges.insert(entry.first_seq..entry.last_seq() + 1);
         }
         Ok(())
     }
@@ -202,9 +179,8 @@ impl Batch {
     pub fn drop_stored(&mut self, is_stored: impl Fn(Uuid, u64, u64) -> bool) -> usize {
         self.is_filtered = true;
         let before = self.num_events();
-        let is_new = |slot: &Slot| {
-            !slot.source.is_sequenced() || !is_stored(slot.connected, slot.epoch, slot.seq)
-        };
+        let is_new =
+            |slot: &Slot| slot.seq == 0 || !is_stored(slot.connected, slot.epoch, slot.seq);
         self.rows.retain(is_new);
         self.rejected.retain(is_new);
         before - self.num_events()
@@ -291,6 +267,7 @@ mod tests {
 
     use super::*;
     use crate::frame::encode_event;
+    use crate::pipeline::entry::Rejected;
 
     fn encoded(device: u128, time_us: i64) -> Vec<u8> {
         let mut out = Vec::new();
@@ -311,6 +288,32 @@ mod tests {
         batch
             .push(position, position + 1, entry.encode().into())
             .unwrap();
+    }
+
+    #[test]
+    fn of_a_device_that_gives_no_numbers_what_was_rejected_is_a_dead_letter_and_the_rest_are_rows()
+    {
+        let bytes = [encoded(1, 5), encoded(9, 6), encoded(1, 7)].concat();
+        let rejected = vec![Rejected {
+            index: 1,
+            code: RejectCode::UnknownDevice,
+        }];
+        let entry = Entry {
+            device_id: Uuid::from_u128(1),
+            rejected,
+            ..Entry::unsequenced(Source::Mqtt, 7, 3, &bytes)
+        };
+        let mut batch = Batch::new(0);
+        push(&mut batch, &entry);
+        assert!(batch.sequences.is_empty());
+        batch.drop_stored(|_, _, _| true);
+        let rows: Vec<_> = batch.rows().map(|row| row.time_us).collect();
+        assert_eq!(rows, [5, 7]);
+        let letters: Vec<_> = batch.rejected().collect();
+        let [(letter, RejectCode::UnknownDevice)] = letters[..] else {
+            panic!()
+        };
+        assert_eq!((letter.connected, letter.seq), (Uuid::from_u128(1), 0));
     }
 
     proptest! {

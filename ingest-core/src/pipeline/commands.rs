@@ -375,6 +375,16 @@ impl CommandLink {
         }
     }
 
+    /// The command cannot be written to this connection, whatever comes.
+    pub fn refuse(&self, request_id: &Arc<str>, message: &str) {
+        let taken = lock(&self.link.state).remove(request_id, |_| true);
+        if let Some(waiting) = taken {
+            let state = CommandState::Failed;
+            let end = Progress::new(self.link.device_id, request_id, state, message);
+            self.commands.end(&self.link, waiting, end);
+        }
+    }
+
     /// The device has answered. False when nobody waits for that answer.
     pub fn complete(&self, outcome: &Outcome<'_>) -> bool {
         let taken = lock(&self.link.state).remove(outcome.request_id, |w| w.is_delivered);

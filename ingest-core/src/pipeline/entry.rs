@@ -8,9 +8,9 @@
 //! The events stay MessagePack, byte for byte as they came: the smallest form there is, and nothing is encoded twice.
 //! Verdicts are kept beside them, because they depend on the moment: the clock, and whose child a device was.
 //!
-//! An entry whose source is not a device has no sequence numbers: its device is nil, its epoch is the source's number, its
-//! first number is 0, and each of its events names its device. That it is stored once is the cursor's doing alone: it lies in
-//! one journal, which one cursor reads. Were an old copy of a journal put back, what the copy still holds of such entries
+//! An entry without sequence numbers has the source's number for its epoch, and its first number is 0. Where its source is not
+//! a device, its device is nil, and each of its events names its device. That it is stored once is the cursor's doing alone: it
+//! lies in one journal, which one cursor reads. Were an old copy of a journal put back, what the copy still holds of such entries
 //! would be offered again and stored a second time; events with numbers would not (see `drain`).
 
 use bytes::{Buf, BufMut};
@@ -31,6 +31,8 @@ pub enum Source {
     Grpc,
     /// The core itself: what it says of a device, and no device can say.
     Core,
+    /// A device, over MQTT; with numbers or without.
+    Mqtt,
 }
 
 impl Source {
@@ -40,16 +42,12 @@ impl Source {
             Self::Hdp => "hdp",
             Self::Grpc => "grpc",
             Self::Core => "core",
+            Self::Mqtt => "mqtt",
         }
     }
 
-    /// Do its events have sequence numbers, by which the database knows them?
-    #[must_use]
-    pub fn is_sequenced(self) -> bool {
-        self == Self::Hdp
-    }
-
-    /// Whose event it was that the database knows by `epoch` and `seq`.
+    /// By which door an event came that the database knows by `epoch` and `seq`. Of one with a number only this much is
+    /// known: that it was a device's.
     #[must_use]
     pub fn of(epoch: u64, seq: u64) -> Self {
         let named = u8::try_from(epoch).ok().and_then(Self::from_u8);
@@ -64,6 +62,7 @@ impl Source {
             Self::Hdp => 1,
             Self::Grpc => 2,
             Self::Core => 3,
+            Self::Mqtt => 4,
         }
     }
 
@@ -72,6 +71,7 @@ impl Source {
             1 => Some(Self::Hdp),
             2 => Some(Self::Grpc),
             3 => Some(Self::Core),
+            4 => Some(Self::Mqtt),
             _ => None,
         }
     }
@@ -192,6 +192,12 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// Do its events have sequence numbers, by which the database knows them?
+    #[must_use]
+    pub fn is_sequenced(&self) -> bool {
+        self.first_seq > 0
+    }
+
     /// The last sequence number it holds.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
@@ -230,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_numbers_reads_back_and_is_known_by_the_absence_of_one() {
-        for source in [Source::Grpc, Source::Core] {
+        for source in [Source::Grpc, Source::Core, Source::Mqtt] {
             let entry = Entry::unsequenced(source, 9, 2, b"events");
             let bytes = entry.encode();
             let read = Entry::decode(&bytes).unwrap();

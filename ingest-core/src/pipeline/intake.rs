@@ -11,6 +11,7 @@ use super::entry::{Entry, Rejected, Source};
 use super::lane::Lane;
 use super::live::{LiveFeed, Outline};
 use super::registry::DeviceRegistry;
+use super::unreadable::Unreadable;
 use super::window::{Admission, SequenceWindow};
 use crate::event::{Event, RejectCode, check_event};
 use crate::frame::{EncodedEvent, Events, FrameError};
@@ -29,6 +30,7 @@ pub enum Taken {
 /// A frame on its way to the disk.
 pub struct Queued {
     pub ticket: AppendTicket,
+    /// 0 for events apart from the device's window.
     pub last_seq: u64,
     pub num_events: u64,
     /// For the ACK: sequence numbers of events that become dead letters.
@@ -63,6 +65,7 @@ impl Refusal {
 
 /// One connected device's way into its lane.
 pub struct Intake {
+    pub source: Source,
     pub device_id: Uuid,
     pub lane: Arc<Lane>,
     pub registry: Arc<DeviceRegistry>,
@@ -98,7 +101,7 @@ impl Intake {
         self.metrics.events_duplicate.inc_by(num_known);
         let checked = checked.without_first(num_known);
         let entry = Entry {
-            source: Source::Hdp,
+            source: self.source,
             device_id: self.device_id,
             epoch: window.epoch(),
             first_seq: first_seq + num_known,
@@ -107,50 +110,96 @@ impl Intake {
             rejected: checked.rejected,
             events: checked.events,
         };
-        Ok(self.append(window, &entry, checked.outline))
+        let refusals_seen = window.refusals_seen(self.lane.journal.num_refusals());
+        Ok(
+            match self.queue(&entry, checked.outline, Some(refusals_seen)) {
+                Ok(queued) => {
+                    let last_seq = entry.last_seq();
+                    window.take(last_seq);
+                    Taken::Queued(Queued { last_seq, ..queued })
+                }
+                Err(refusal) => {
+                    if refusal == Refusal::JournalFull {
+                        window.refuse();
+                    }
+                    Taken::Refused(refusal)
+                }
+            },
+        )
     }
 
-    fn append(
+    /// Takes events apart from the device's window: of an epoch that is over, of which the database alone knows what it
+    /// has, or of none, whose events have no numbers; then `frame.first_seq` stands for nothing.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_apart(&self, epoch: Option<u64>, frame: Events<'_>) -> Result<Taken, FrameError> {
+        let (first_seq, received_us) = (frame.first_seq, now_us());
+        let checked = self.check(frame, received_us)?;
+        let (num_events, events) = (checked.num_events, checked.events);
+        let mut entry = Entry {
+            device_id: self.device_id,
+            rejected: checked.rejected,
+            ..Entry::unsequenced(self.source, received_us, num_events, events)
+        };
+        if let Some(epoch) = epoch {
+            (entry.epoch, entry.first_seq) = (epoch, first_seq);
+        }
+        Ok(match self.queue(&entry, checked.outline, None) {
+            Ok(queued) => Taken::Queued(queued),
+            Err(refusal) => Taken::Refused(refusal),
+        })
+    }
+
+    /// Takes what cannot be understood, to be kept as a dead letter.
+    ///
+    /// # Errors
+    /// Why it is not kept.
+    pub fn take_unreadable(&self, unreadable: &Unreadable<'_>) -> Result<Queued, Refusal> {
+        let event = unreadable.encode();
+        let entry = Entry {
+            device_id: self.device_id,
+            rejected: vec![Rejected {
+                index: 0,
+                code: RejectCode::BadPayload,
+            }],
+            ..Entry::unsequenced(self.source, now_us(), 1, &event)
+        };
+        self.queue(&entry, EventsOutline::default(), None)
+    }
+
+    /// `refusals_seen` is the window's, for events that must not pass those before them.
+    fn queue(
         &self,
-        window: &mut SequenceWindow,
         entry: &Entry<'_>,
         events: EventsOutline,
-    ) -> Taken {
+        refusals_seen: Option<u64>,
+    ) -> Result<Queued, Refusal> {
         let num_events = u64::from(entry.num_events);
-        let refusals_seen = window.refusals_seen(self.lane.journal.num_refusals());
         let payload = Bytes::from(entry.encode());
-        match self
-            .lane
-            .journal
-            .append_after(payload.clone(), refusals_seen)
-        {
-            Ok(ticket) => {
-                let outline = events.outline(payload.len() - entry.events.len());
-                window.take(entry.last_seq());
-                self.lane.note_taken(num_events, entry.received_us);
-                let rejected = entry
-                    .rejected
-                    .iter()
-                    .map(|r| (entry.first_seq + u64::from(r.index), r.code))
-                    .collect();
-                Taken::Queued(Queued {
-                    ticket,
-                    last_seq: entry.last_seq(),
-                    num_events,
-                    rejected,
-                    payload,
-                    outline,
-                })
-            }
-            Err(AppendError::Full { .. }) => {
-                window.refuse();
-                Taken::Refused(Refusal::JournalFull)
-            }
-            Err(AppendError::TooLarge { .. }) => Taken::Refused(Refusal::TooLarge),
-            Err(AppendError::Poisoned | AppendError::Closed) => {
-                Taken::Refused(Refusal::JournalGone)
-            }
-        }
+        let journal = &self.lane.journal;
+        let appended = match refusals_seen {
+            Some(seen) => journal.append_after(payload.clone(), seen),
+            None => journal.append(payload.clone()),
+        };
+        let ticket = appended.map_err(|error| match error {
+            AppendError::Full { .. } => Refusal::JournalFull,
+            AppendError::TooLarge { .. } => Refusal::TooLarge,
+            AppendError::Poisoned | AppendError::Closed => Refusal::JournalGone,
+        })?;
+        let outline = events.outline(payload.len() - entry.events.len());
+        self.lane.note_taken(num_events, entry.received_us);
+        let rejected = (entry.rejected.iter())
+            .map(|r| (entry.first_seq + u64::from(r.index), r.code))
+            .collect();
+        Ok(Queued {
+            ticket,
+            last_seq: 0,
+            num_events,
+            rejected,
+            payload,
+            outline,
+        })
     }
 
     fn check<'a>(

@@ -31,5 +31,7 @@ pub mod ranges;
 pub mod registry;
 pub mod results;
 pub mod sessions;
+pub mod tokens;
+pub mod unreadable;
 pub mod unsequenced;
 pub mod window;

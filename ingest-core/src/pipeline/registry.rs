@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::tokens::{TokenHash, TokenOwners};
 use super::window::Watermark;
 use crate::event::RejectCode;
 
@@ -24,7 +25,7 @@ use crate::event::RejectCode;
 pub struct DeviceRecord {
     pub id: Uuid,
     /// SHA-256 of the token's bytes; none for a child that speaks through its gateway only.
-    pub token_hash: Option<[u8; 32]>,
+    pub token_hash: Option<TokenHash>,
     pub is_enabled: bool,
     pub gateway_id: Option<Uuid>,
     /// The highest epoch that was stored, and the end of its ranges.
@@ -33,6 +34,10 @@ pub struct DeviceRecord {
 }
 
 impl DeviceRecord {
+    fn token(&self) -> Option<(TokenHash, Uuid)> {
+        self.token_hash.map(|hash| (hash, self.id))
+    }
+
     fn credentials(&self) -> (Option<[u8; 32]>, bool) {
         (self.token_hash, self.is_enabled)
     }
@@ -70,6 +75,8 @@ type Devices = HashMap<Uuid, DeviceRecord, foldhash::fast::RandomState>;
 #[derive(Default)]
 pub struct DeviceRegistry {
     devices: RwLock<Option<Devices>>,
+    /// A step behind `devices` while they change; who is found here is looked at there.
+    owners: RwLock<TokenOwners>,
 }
 
 impl DeviceRegistry {
@@ -79,6 +86,14 @@ impl DeviceRegistry {
 
     fn write(&self) -> RwLockWriteGuard<'_, Option<Devices>> {
         self.devices.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_owners(&self) -> RwLockReadGuard<'_, TokenOwners> {
+        self.owners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_owners(&self) -> RwLockWriteGuard<'_, TokenOwners> {
+        self.owners.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False until a snapshot or the database was read: nobody can be told from a stranger before.
@@ -120,6 +135,19 @@ impl DeviceRegistry {
             }),
             _ => Err(AuthenticationFailed),
         }
+    }
+
+    /// Checks the token of a device that does not say who it is. Returns who it is, and as [`Self::authenticate`] does.
+    ///
+    /// # Errors
+    /// [`AuthenticationFailed`], for whatever reason.
+    pub fn authenticate_by_token(
+        &self,
+        token: &str,
+    ) -> Result<(Uuid, Watermark), AuthenticationFailed> {
+        let said: TokenHash = Sha256::digest(token.as_bytes()).into();
+        let owner = self.read_owners().owner(&said).unwrap_or(Uuid::nil());
+        self.authenticate(owner, token).map(|known| (owner, known))
     }
 
     /// May `gateway` report events of `child`?
@@ -173,7 +201,10 @@ impl DeviceRegistry {
             .into_iter()
             .map(|record| (record.id, record))
             .collect();
+        let tokens = fresh.values().filter_map(DeviceRecord::token);
+        let owners = TokenOwners::of(tokens);
         let stale = self.write().replace(fresh);
+        *self.write_owners() = owners;
         let Some(stale) = stale else {
             return Vec::new();
         };
@@ -201,10 +232,17 @@ impl DeviceRegistry {
         let Some(devices) = guard.as_mut() else {
             return Vec::new();
         };
+        let mut owners = self.write_owners();
         let mut cut = Vec::new();
         for id in ids {
             let new = fresh.remove(id);
             let old = devices.remove(id);
+            if let Some((hash, _)) = old.as_ref().and_then(DeviceRecord::token) {
+                owners.remove(&hash, *id);
+            }
+            if let Some((hash, _)) = new.as_ref().and_then(DeviceRecord::token) {
+                owners.add(hash, *id);
+            }
             if old.is_some_and(|old| {
                 new.as_ref().map(DeviceRecord::credentials) != Some(old.credentials())
             }) {
@@ -319,6 +357,36 @@ mod tests {
         );
         assert_eq!(
             registry.authenticate(Uuid::from_u128(3), "a"),
+            Err(AuthenticationFailed)
+        );
+    }
+
+    #[test]
+    fn a_token_alone_says_who_it_is_while_it_is_the_device_s() {
+        let registry = registry(vec![device(1, "a"), device(2, "b")]);
+        let (one, known) = (Uuid::from_u128(1), Watermark { epoch: 2, seq: 9 });
+        assert_eq!(registry.authenticate_by_token("a"), Ok((one, known)));
+        assert_eq!(
+            registry.authenticate_by_token("c"),
+            Err(AuthenticationFailed)
+        );
+        registry.replace(&[one], vec![device(1, "c")]);
+        assert_eq!(registry.authenticate_by_token("c"), Ok((one, known)));
+        assert_eq!(
+            registry.authenticate_by_token("a"),
+            Err(AuthenticationFailed)
+        );
+        let disabled = DeviceRecord {
+            is_enabled: false,
+            ..device(1, "c")
+        };
+        registry.replace_all(vec![disabled, device(3, "")]);
+        assert_eq!(
+            registry.authenticate_by_token("c"),
+            Err(AuthenticationFailed)
+        );
+        assert_eq!(
+            registry.authenticate_by_token("b"),
             Err(AuthenticationFailed)
         );
     }

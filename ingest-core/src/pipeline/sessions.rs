@@ -75,21 +75,23 @@ impl Sessions {
     }
 
     /// Takes the device over from the connection that has it, if any, once that one's events are decided. `known` is how
-    /// far the registry says that its events were stored. Returns the session and `last_seq` for its WELCOME.
+    /// far the registry says that its events were stored. A connection that says no epoch goes on in the one that is.
+    /// Returns the session and `last_seq` for its WELCOME.
     ///
     /// # Errors
     /// [`TakeOverError`]: the epoch is below one that was used, or the connection was ended while it waited.
     pub async fn take_over(
         &self,
         device_id: Uuid,
-        epoch: u64,
+        epoch: Option<u64>,
         known: Watermark,
     ) -> Result<(Session, u64), TakeOverError> {
         let end = Arc::new(EndSignal::default());
-        let window = {
+        let (window, epoch) = {
             let mut devices = self.lock();
             let device = devices.entry(device_id).or_default();
             device.epoch = device.epoch.max(known.epoch);
+            let epoch = epoch.unwrap_or(device.epoch);
             if epoch < device.epoch {
                 return Err(StaleEpoch {
                     said: epoch,
@@ -101,7 +103,7 @@ impl Sessions {
             if let Some(older) = device.current.replace(Arc::clone(&end)) {
                 older.send(EndReason::Superseded);
             }
-            Arc::clone(&device.window)
+            (Arc::clone(&device.window), epoch)
         };
         let mut window = tokio::select! {
             biased;
@@ -110,6 +112,24 @@ impl Sessions {
         };
         let last_seq = window.resume(epoch, known)?;
         Ok((Session { window, end }, last_seq))
+    }
+
+    /// A connection goes on in a higher epoch, with nothing in flight. Returns how far its events are durable.
+    ///
+    /// # Errors
+    /// [`StaleEpoch`]: it is not higher.
+    pub fn begin_epoch(
+        &self,
+        device_id: Uuid,
+        window: &mut SequenceWindow,
+        epoch: u64,
+        known: Watermark,
+    ) -> Result<u64, StaleEpoch> {
+        let last_seq = window.resume(epoch, known)?;
+        let mut devices = self.lock();
+        let device = devices.entry(device_id).or_default();
+        device.epoch = device.epoch.max(epoch);
+        Ok(last_seq)
     }
 
     /// How far each device's events are durable, as far as no connection is about to change it.
@@ -158,7 +178,7 @@ mod tests {
 
     async fn take(sessions: &Sessions, epoch: u64) -> Result<Session, TakeOverError> {
         let taken = sessions
-            .take_over(DEVICE, epoch, Watermark::default())
+            .take_over(DEVICE, Some(epoch), Watermark::default())
             .await;
         taken.map(|(session, _)| session)
     }
@@ -201,6 +221,20 @@ mod tests {
         let stale = take(&sessions, 2).await.err();
         assert_eq!(stale, Some(StaleEpoch { said: 2, known: 3 }.into()));
         assert!(!live.end.token.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_no_epoch_goes_on_in_the_one_that_is() {
+        let sessions = Sessions::default();
+        let known = Watermark { epoch: 2, seq: 9 };
+        let (mut session, last_seq) = sessions.take_over(DEVICE, None, known).await.unwrap();
+        assert_eq!((session.window.epoch(), last_seq), (2, 9));
+        let begun = sessions.begin_epoch(DEVICE, &mut session.window, 3, known);
+        assert_eq!(begun, Ok(0));
+        drop(session);
+        assert!(take(&sessions, 2).await.is_err());
+        let (session, _) = sessions.take_over(DEVICE, None, known).await.unwrap();
+        assert_eq!(session.window.epoch(), 3);
     }
 
     #[tokio::test]

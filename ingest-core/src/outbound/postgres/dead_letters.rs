@@ -21,7 +21,7 @@ use super::copy::{CopyEncoder, EVENT_COLUMNS, NUM_EVENT_COLUMNS, write_event};
 use super::encoded::is_relevant;
 use super::sink::copy;
 use crate::config::DEAD_LETTER_ATTEMPTS_MAX;
-use crate::event::check_event;
+use crate::event::{RejectCode, check_event};
 use crate::frame::EventIter;
 use crate::metrics::Metrics;
 use crate::pipeline::batch::Row;
@@ -29,6 +29,7 @@ use crate::pipeline::clock::now_us;
 use crate::pipeline::entry::Source;
 use crate::pipeline::ports::SinkError;
 use crate::pipeline::registry::DeviceRegistry;
+use crate::pipeline::unreadable::reason_of;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LETTERS_PER_TRANSACTION_MAX: i64 = 100;
@@ -204,6 +205,10 @@ impl DeadLetterRetry {
         let Some(Ok(event)) = decoded else {
             return Err("event cannot be decoded".to_owned());
         };
+        if letter.code == RejectCode::BadPayload.as_str() {
+            let reason = reason_of(&event.event).unwrap_or(&letter.code);
+            return Err(reason.to_owned());
+        }
         let now = now_us();
         check_event(&event.event, now, now.saturating_sub(self.retention_us))
             .map_err(|code| code.to_string())?;

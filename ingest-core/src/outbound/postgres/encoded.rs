@@ -8,9 +8,11 @@ use super::copy::{
     CopyEncoder, NUM_DEAD_LETTER_COLUMNS, NUM_EVENT_COLUMNS, write_dead_letter, write_event,
 };
 use super::dead_letters::first_attempt_us;
+use crate::event::RejectCode;
 use crate::pipeline::batch::{Batch, HOUR_US, Row};
 use crate::pipeline::clock::now_us;
 use crate::pipeline::entry::Source;
+use crate::pipeline::unreadable::reason_of;
 
 /// The code of a row that only the database refused.
 pub const REFUSED_BY_DATABASE: &str = "refused_by_database";
@@ -79,13 +81,9 @@ pub fn encode_dead_letters(batch: &Batch, refused: &RefusedRows) -> Vec<Bytes> {
     let mut out = CopyEncoder::new(NUM_DEAD_LETTER_COLUMNS);
     let next_attempt_us = first_attempt_us(now_us());
     for (row, code) in batch.rejected() {
-        write_dead_letter(
-            &mut out,
-            &row,
-            code.as_str(),
-            code.as_str(),
-            next_attempt_us,
-        );
+        let reason = (code == RejectCode::BadPayload).then(|| reason_of(&row.event));
+        let reason = reason.flatten().unwrap_or(code.as_str());
+        write_dead_letter(&mut out, &row, code.as_str(), reason, next_attempt_us);
     }
     for (index, reason) in refused {
         for row in batch.rows_in(*index..index + 1) {

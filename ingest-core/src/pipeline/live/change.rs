@@ -17,6 +17,8 @@ pub enum Protocol {
     Hdp,
     HdpTls,
     WebSocket,
+    Mqtt,
+    MqttTls,
 }
 
 impl Protocol {
@@ -26,6 +28,8 @@ impl Protocol {
             Self::Hdp => "hdp",
             Self::HdpTls => "hdp-tls",
             Self::WebSocket => "websocket",
+            Self::Mqtt => "mqtt",
+            Self::MqttTls => "mqtt-tls",
         }
     }
 }

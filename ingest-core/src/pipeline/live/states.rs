@@ -201,7 +201,7 @@ impl DeviceStates {
             // Not what the device reported.
             return;
         }
-        let speaks_itself = entry.source == Source::Hdp;
+        let speaks_itself = !entry.device_id.is_nil();
         let connection = (speaks_itself)
             .then(|| self.connection_of(entry.device_id))
             .flatten();

@@ -1,0 +1,93 @@
+//! What a device sent that is no event: kept as it came, as a dead letter of the code `bad_payload`.
+//!
+//! ```text
+//! type unreadable | metadata { reason str, topic str, payload bin }
+//! ```
+//!
+//! It lies in the journal in the form of an event with a verdict, so it goes the way of any dead letter. It never becomes a row:
+//! JSON cannot hold binary data, so metadata with it is refused however often it is tried.
+
+use crate::event::Event;
+use crate::event::msgpack::{Reader, Token, write_bin, write_map_len, write_str};
+use crate::frame::encode_event;
+
+const UNREADABLE: &str = "unreadable";
+const REASON: &str = "reason";
+
+/// A message that cannot be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable<'a> {
+    /// Where it was sent to.
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    /// Why it cannot be understood, in words.
+    pub reason: &'a str,
+}
+
+impl Unreadable<'_> {
+    /// The event that the journal keeps of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let num_bytes = self.reason.len() + self.topic.len() + self.payload.len() + 64;
+        let mut metadata = Vec::with_capacity(num_bytes);
+        write_map_len(&mut metadata, 3);
+        write_str(&mut metadata, REASON);
+        write_str(&mut metadata, self.reason);
+        write_str(&mut metadata, "topic");
+        write_str(&mut metadata, self.topic);
+        write_str(&mut metadata, "payload");
+        write_bin(&mut metadata, self.payload);
+        let event = Event {
+            time_us: None,
+            event_type: UNREADABLE,
+            value: None,
+            unit: None,
+            metadata: Some(&metadata),
+            device_id: None,
+        };
+        let mut out = Vec::with_capacity(num_bytes);
+        encode_event(&event, &mut out);
+        out
+    }
+}
+
+/// Why what `event` keeps cannot be understood; none where it is another event.
+#[must_use]
+pub fn reason_of<'a>(event: &Event<'a>) -> Option<&'a str> {
+    let mut reader = Reader::new(event.metadata?);
+    let mut next = || reader.token().ok();
+    match (event.event_type, next()?, next()?, next()?) {
+        (UNREADABLE, Token::Map(3), Token::Str(REASON), Token::Str(reason)) => Some(reason),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{RejectCode, check_event};
+    use crate::frame::EventIter;
+
+    #[test]
+    fn what_is_kept_tells_why_and_is_never_taken_for_an_event() {
+        let unreadable = Unreadable {
+            topic: "a/b",
+            payload: b"\0\xff",
+            reason: "not JSON",
+        };
+        let bytes = unreadable.encode();
+        let event = EventIter::first(&bytes).unwrap().event;
+        assert_eq!(reason_of(&event), Some("not JSON"));
+        assert_eq!(check_event(&event, 0, 0), Err(RejectCode::BadMetadata));
+        let other = Event {
+            event_type: "a",
+            ..event
+        };
+        assert_eq!(reason_of(&other), None);
+        let without = Event {
+            metadata: None,
+            ..event
+        };
+        assert_eq!(reason_of(&without), None);
+    }
+}
