@@ -24,7 +24,7 @@ from hse.cli.place import place_of
 from hse.embedded import postgres, valkey
 from hse.embedded.account import EmbeddedServerError
 from hse.embedded.ports import is_free
-from hse.settings import Settings, SettingsError, data_dir_of, variable_of
+from hse.settings import TLS_PORTS, Settings, SettingsError, data_dir_of, variable_of
 from hse.simulation.meters import SamplesMissing, samples_directory
 from hse.supervision.published import NotRunning, find_published
 
@@ -176,8 +176,8 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    wanted = ["hdp_port", "ws_port", "ingest_http_port", "grpc_port"]
-    wanted += ["hdp_tls_port"] if settings.tls_certificate_path else []
+    wanted = ["hdp_port", "ws_port", "mqtt_port", "ingest_http_port", "grpc_port"]
+    wanted += TLS_PORTS if settings.tls_certificate_path else []
     try:
         ours = set(find_published(data_dir_of(settings)).ports.values())
     except NotRunning:

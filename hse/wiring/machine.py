@@ -15,7 +15,7 @@ from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
 from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import Settings, SettingsError, data_dir_of, mail_dir_of, variable_of
+from hse.settings import TLS_PORTS, Settings, SettingsError, data_dir_of, mail_dir_of, variable_of
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
@@ -27,6 +27,8 @@ PORT_SETTINGS = {
     "hdp": "hdp_port",
     "hdp_tls": "hdp_tls_port",
     "ws": "ws_port",
+    "mqtt": "mqtt_port",
+    "mqtt_tls": "mqtt_tls_port",
     "ingest_http": "ingest_http_port",
     "api": "api_port",
     "grpc": "grpc_port",
@@ -111,7 +113,8 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
 
 
 def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:
-    wanted = [name for name in PORT_SETTINGS if name != "hdp_tls" or settings.tls_certificate_path is not None]
+    has_tls = settings.tls_certificate_path is not None
+    wanted = [name for name, setting in PORT_SETTINGS.items() if has_tls or setting not in TLS_PORTS]
     if is_auto:
         return dict(zip(wanted, free_ports(len(wanted)), strict=True))
     ports = {name: int(getattr(settings, PORT_SETTINGS[name])) for name in wanted}

@@ -86,6 +86,10 @@ pub struct Config {
     pub hdp_tls_port: u16,
     #[serde(default = "default_ws_port")]
     pub ws_port: u16,
+    #[serde(default = "default_mqtt_port")]
+    pub mqtt_port: u16,
+    #[serde(default = "default_mqtt_tls_port")]
+    pub mqtt_tls_port: u16,
     /// Origins whose pages may connect as devices through WebSocket. None by default: devices send no Origin.
     #[serde(default)]
     pub ws_origins: Vec<String>,
@@ -144,7 +148,7 @@ pub struct Config {
     /// Default 1 MiB; at most a quarter of a segment, so that a frame's record fits.
     #[serde(default = "default_frame_bytes_max")]
     pub frame_bytes_max: u32,
-    /// Unacknowledged EVENTS frames of one connection; beyond it the socket is not read. Default 64.
+    /// Unacknowledged EVENTS frames or publications of one connection; beyond it the socket is not read. Default 64.
     #[serde(default = "default_inflight_frames_max")]
     pub inflight_frames_max: usize,
     #[serde(default = "default_hello_timeout_s")]
@@ -182,6 +186,12 @@ fn default_hdp_tls_port() -> u16 {
 }
 fn default_ws_port() -> u16 {
     5002
+}
+fn default_mqtt_port() -> u16 {
+    1883
+}
+fn default_mqtt_tls_port() -> u16 {
+    8883
 }
 fn default_ingest_http_port() -> u16 {
     9464

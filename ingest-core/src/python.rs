@@ -144,10 +144,14 @@ fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
     let mut named = HashMap::from([
         ("hdp", ports.hdp),
         ("ws", ports.ws),
+        ("mqtt", ports.mqtt),
         ("ingest_http", ports.ingest_http),
     ]);
     if let Some(port) = ports.hdp_tls {
         named.insert("hdp_tls", port);
+    }
+    if let Some(port) = ports.mqtt_tls {
+        named.insert("mqtt_tls", port);
     }
     if let Some(port) = ports.grpc {
         named.insert("grpc", port);

@@ -94,6 +94,8 @@ pub struct Ports {
     pub hdp: u16,
     pub hdp_tls: Option<u16>,
     pub ws: u16,
+    pub mqtt: u16,
+    pub mqtt_tls: Option<u16>,
     pub ingest_http: u16,
     pub grpc: Option<u16>,
 }
@@ -373,6 +375,8 @@ struct Doors {
     hdp: TcpListener,
     hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     ws: TcpListener,
+    mqtt: TcpListener,
+    mqtt_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     http: TcpListener,
     grpc: Option<GrpcServer>,
     ports: Ports,
@@ -394,22 +398,27 @@ impl Doors {
         let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
         let (http, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
         let (ws, ws_port) = open("ws_port", config.ws_port)?;
+        let (mqtt, mqtt_port) = open("mqtt_port", config.mqtt_port)?;
         let mut ports = Ports {
             hdp: hdp_port,
             hdp_tls: None,
             ws: ws_port,
+            mqtt: mqtt_port,
+            mqtt_tls: None,
             ingest_http,
             grpc: None,
         };
-        let hdp_tls = match (&config.tls_certificate_path, &config.tls_key_path) {
-            (Some(certificate), Some(key)) => {
-                let acceptor = tls_acceptor(certificate, key)?;
-                let (socket, port) = open("hdp_tls_port", config.hdp_tls_port)?;
-                ports.hdp_tls = Some(port);
-                Some((socket, acceptor))
-            }
-            _ => None,
-        };
+        let (mut hdp_tls, mut mqtt_tls) = (None, None);
+        if let (Some(certificate), Some(key)) = (&config.tls_certificate_path, &config.tls_key_path)
+        {
+            let acceptor = tls_acceptor(certificate, key)?;
+            let (socket, port) = open("hdp_tls_port", config.hdp_tls_port)?;
+            ports.hdp_tls = Some(port);
+            hdp_tls = Some((socket, acceptor.clone()));
+            let (socket, port) = open("mqtt_tls_port", config.mqtt_tls_port)?;
+            ports.mqtt_tls = Some(port);
+            mqtt_tls = Some((socket, acceptor));
+        }
         let grpc = if config.has_callers() {
             let host = &config.grpc_bind_host;
             let (listener, port) = open_at(host, "grpc_port", config.grpc_port)?;
@@ -426,6 +435,8 @@ impl Doors {
             hdp,
             hdp_tls,
             ws,
+            mqtt,
+            mqtt_tls,
             http,
             grpc,
             ports,
@@ -449,8 +460,12 @@ impl Doors {
         };
         serve(self.hdp, Transport::Tcp);
         serve(self.ws, Transport::WebSocket);
+        serve(self.mqtt, Transport::Mqtt);
         if let Some((socket, acceptor)) = self.hdp_tls {
             serve(socket, Transport::Tls(acceptor));
+        }
+        if let Some((socket, acceptor)) = self.mqtt_tls {
+            serve(socket, Transport::MqttTls(acceptor));
         }
         tokio::spawn(http::serve(Arc::clone(node), self.http));
         let grpc = self.grpc;

@@ -33,6 +33,7 @@ class Core:
     def __init__(self, data_dir: Path, database_url: str, **settings: object) -> None:
         self.data_dir = data_dir
         self.port, self.tls_port, self.ws_port, self.http_port, self.grpc_port = free_ports(5)
+        self.mqtt_port, self.mqtt_tls_port = free_ports(2)
         self.settings: dict[str, object] = {
             "data_dir": data_dir,
             "database_url": database_url,
@@ -40,6 +41,8 @@ class Core:
             "hdp_port": self.port,
             "hdp_tls_port": self.tls_port,
             "ws_port": self.ws_port,
+            "mqtt_port": self.mqtt_port,
+            "mqtt_tls_port": self.mqtt_tls_port,
             "ingest_http_port": self.http_port,
             "grpc_port": self.grpc_port,
             "service_token": SERVICE_TOKEN,

@@ -14,10 +14,12 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connection::serve;
+use super::mqtt;
 use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
 use crate::node::Node;
@@ -163,9 +165,11 @@ pub enum Transport {
     Tcp,
     Tls(TlsAcceptor),
     WebSocket,
+    Mqtt,
+    MqttTls(TlsAcceptor),
 }
 
-/// One listening port of the native protocol.
+/// One listening port for devices.
 pub struct Listener {
     pub node: Arc<Node>,
     pub socket: TcpListener,
@@ -216,7 +220,9 @@ impl Listener {
             match transport {
                 Transport::Tcp => serve(&node, stream, peer(live::Protocol::Hdp)).await,
                 Transport::Tls(tls) => {
-                    Box::pin(serve_tls(&node, stream, tls, peer(live::Protocol::HdpTls))).await;
+                    if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
+                        serve(&node, stream, peer(live::Protocol::HdpTls)).await;
+                    }
                 }
                 Transport::WebSocket => {
                     Box::pin(serve_upgrade(
@@ -226,6 +232,12 @@ impl Listener {
                     ))
                     .await;
                 }
+                Transport::Mqtt => mqtt::serve(&node, stream, peer(live::Protocol::Mqtt)).await,
+                Transport::MqttTls(tls) => {
+                    if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
+                        mqtt::serve(&node, stream, peer(live::Protocol::MqttTls)).await;
+                    }
+                }
             }
             node.metrics.connections.dec();
             drop(admitted);
@@ -233,13 +245,19 @@ impl Listener {
     }
 }
 
-async fn serve_tls(node: &Node, stream: TcpStream, tls: TlsAcceptor, peer: Peer) {
+/// None when it failed or took too long.
+async fn shake_hands(
+    node: &Node,
+    stream: TcpStream,
+    tls: TlsAcceptor,
+) -> Option<TlsStream<TcpStream>> {
     let handshake_timeout = Duration::from_secs(node.config.hello_timeout_s);
     match timeout(handshake_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve(node, stream, peer).await,
+        Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
         Err(_) => debug!("TLS handshake took too long"),
     }
+    None
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {

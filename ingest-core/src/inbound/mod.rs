@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! listener    accepts, counts, sets up TLS
+//! buffered    bytes in and out of a socket
 //! wire        bytes <-> frames, for both forms of HDP/1
 //! connection  one device: HELLO, then events in and acknowledgements out, and commands with their results
 //! greeting    how a connection begins
 //! awaited     the journal's answers that a connection waits for
 //! end         how a connection ends, and its last words
 //! websocket   the same bytes within messages
+//! mqtt        devices that speak MQTT
 //! grpc        the control plane's door
 //! http        health and metrics
 //! ```
@@ -16,6 +18,7 @@
 //! costs its own task and buffers and nobody else's time.
 
 mod awaited;
+mod buffered;
 pub mod connection;
 pub mod end;
 mod greeting;

@@ -1,25 +1,12 @@
-//! Bytes in and out of one connection, in either form of HDP/1.
-//!
-//! An idle connection holds no read buffer: bytes are read into a buffer of the thread, and only what no frame has used
-//! yet is kept. Ten thousand silent devices then cost their tasks and little else.
+//! Frames in and out of one connection, in either form of HDP/1.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::buffered::Buffered;
 use crate::frame::json::{self, LINE_BYTES_MAX};
 use crate::frame::{self, FrameError, Incoming, Outgoing};
-
-const READ_BYTES: usize = 64 << 10;
-/// Read and thrown away after the last words.
-const UNREAD_BYTES_MAX: usize = 4 << 20;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -31,30 +18,21 @@ enum Form {
 
 /// One connection's bytes.
 pub struct Wire<S> {
-    stream: S,
+    bytes: Buffered<S>,
     form: Form,
-    received: Vec<u8>,
-    /// Up to here `received` is used.
-    used: usize,
-    /// Up to here it was searched for the end of a line, so that a line let fall byte by byte is searched once.
+    /// Up to here what was received was searched for the end of a line, so that a line let fall byte by byte is searched
+    /// once.
     searched: usize,
     json_body: Vec<u8>,
-    outgoing: Vec<u8>,
-    /// Up to here `outgoing` is written.
-    written: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub fn new(stream: S) -> Self {
         Self {
-            stream,
+            bytes: Buffered::new(stream),
             form: Form::Unknown,
-            received: Vec::new(),
-            used: 0,
             searched: 0,
             json_body: Vec::new(),
-            outgoing: Vec::new(),
-            written: 0,
         }
     }
 
@@ -63,32 +41,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// The socket's.
     pub async fn fill(&mut self) -> io::Result<bool> {
-        self.give_back();
-        let Self {
-            stream, received, ..
-        } = self;
-        let num_bytes = poll_fn(|cx| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
-                received.extend_from_slice(buffer.filled());
-                read.map_ok(|()| buffer.filled().len())
-            })
-        })
-        .await?;
-        Ok(num_bytes > 0)
-    }
-
-    fn give_back(&mut self) {
-        self.received.drain(..self.used);
-        self.searched = self.searched.saturating_sub(self.used);
-        self.used = 0;
-        self.json_body.clear();
-        for buffer in [&mut self.received, &mut self.json_body, &mut self.outgoing] {
-            if buffer.is_empty() {
-                *buffer = Vec::new();
-            }
-        }
+        self.searched = self.searched.saturating_sub(self.bytes.used);
+        self.json_body = Vec::new();
+        self.bytes.fill().await
     }
 
     /// The next whole frame of what was read, if there is one.
@@ -96,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// [`FrameError`] when the peer sent what cannot be taken; the connection ends with it.
     pub fn next(&mut self, frame_bytes_max: u32) -> Result<Option<Incoming<'_>>, FrameError> {
-        let unused = self.received.get(self.used..).unwrap_or_default();
+        let (received, used) = (&self.bytes.received, self.bytes.used);
+        let unused = received.get(used..).unwrap_or_default();
         if let (Form::Unknown, Some(first)) = (self.form, unused.first()) {
             self.form = if *first == b'{' {
                 Form::JsonLines
@@ -110,26 +66,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 let Some(raw) = frame::split(unused, frame_bytes_max)? else {
                     return Ok(None);
                 };
-                self.used += raw.frame_bytes;
+                self.bytes.used += raw.frame_bytes;
                 frame::decode(raw.kind, raw.body).map(Some)
             }
             Form::JsonLines => {
                 let line_bytes_max = frame_bytes_max.min(LINE_BYTES_MAX);
-                let start = self.searched.max(self.used);
-                let has_line_end = self
-                    .received
+                let start = self.searched.max(used);
+                let has_line_end = received
                     .get(start..)
                     .is_some_and(|new| new.contains(&b'\n'));
-                self.searched = self.received.len();
+                self.searched = received.len();
                 if !has_line_end && unused.len() <= line_bytes_max as usize {
                     return Ok(None);
                 }
                 let Some(raw) = json::split_line(unused, line_bytes_max)? else {
                     return Ok(None);
                 };
-                self.searched = self.used + raw.line_bytes;
-                self.used += raw.line_bytes;
+                self.searched = used + raw.line_bytes;
                 let kind = json::line_to_frame(raw.line, &mut self.json_body)?;
+                self.bytes.used += raw.line_bytes;
                 frame::decode(kind, &self.json_body).map(Some)
             }
         }
@@ -137,12 +92,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Queues a frame for [`Self::flush`].
     pub fn queue(&mut self, frame: &Outgoing<'_>) {
+        let outgoing = &mut self.bytes.outgoing;
         match self.form {
             Form::JsonLines => {
                 // Fails for a COMMAND's parameters only, which are checked where commands are made.
-                let _ = frame.encode_json_line(&mut self.outgoing);
+                let _ = frame.encode_json_line(outgoing);
             }
-            Form::Frames | Form::Unknown => frame.encode(&mut self.outgoing),
+            Form::Frames | Form::Unknown => frame.encode(outgoing),
         }
     }
 
@@ -151,46 +107,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// The socket's.
     pub async fn flush(&mut self) -> io::Result<()> {
-        while let Some(unwritten) = self
-            .outgoing
-            .get(self.written..)
-            .filter(|unwritten| !unwritten.is_empty())
-        {
-            match self.stream.write(unwritten).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                num_bytes => self.written += num_bytes,
-            }
-        }
-        if self.written > 0 {
-            self.outgoing.clear();
-            self.written = 0;
-            self.stream.flush().await?;
-        }
-        Ok(())
+        self.bytes.flush().await
     }
 
-    /// Ends our side of the stream, and reads what is still on its way: a socket that is closed with bytes unread sends a
-    /// reset, which can overtake what was written.
+    /// Ends our side of the stream, and reads what is still on its way.
     ///
     /// # Errors
     /// The socket's.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
-        let mut num_bytes = 0;
-        while num_bytes < UNREAD_BYTES_MAX {
-            self.used = self.received.len();
-            if !self.fill().await? {
-                break;
-            }
-            num_bytes += self.received.len();
-        }
-        Ok(())
+        self.bytes.shutdown().await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 

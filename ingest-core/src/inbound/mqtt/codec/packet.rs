@@ -79,6 +79,21 @@ pub enum Packet<'a> {
     Disconnect(Disconnect),
 }
 
+impl Packet<'_> {
+    /// For the metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Publish(_) => "publish",
+            Self::Puback { .. } => "puback",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe(_) => "unsubscribe",
+            Self::Pingreq => "pingreq",
+            Self::Disconnect(_) => "disconnect",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// Sent before; only said with QoS 1 and 2.

@@ -1,0 +1,413 @@
+//! One device's connection: packets in, acknowledgements and commands out, until one side ends it.
+//!
+//! A publication that cannot be taken yet stays where it was read, and so does all that comes behind it: that is how a device is
+//! told to wait. At most `inflight_frames_max` publications are on their way to the disk.
+
+use std::io;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tracing::{error, warn};
+
+use super::codec::{
+    Packet, Publish, Qos, ReasonCode, Subscribe, Unsubscribe, Version, decode, split,
+    write_connack, write_disconnect, write_pingresp, write_suback, write_unsuback,
+};
+use super::deliveries::{Deliveries, TooLarge};
+use super::end::{End, internal, protocol_error, say_end, shutting_down};
+use super::greeting::{Connected, OwnedWill, Refused, greet};
+use super::in_flight::{InFlight, Waiting};
+use super::publications::{Message, Publications, Taking, Turn};
+use super::topics::{TopicAliases, check_filter};
+use crate::config::{BUSY_RETRY_AFTER, WRITE_TIMEOUT};
+use crate::inbound::awaited::Awaited;
+use crate::inbound::buffered::Buffered;
+use crate::journal::AppendError;
+use crate::metrics::Kind;
+use crate::node::Node;
+use crate::pipeline::commands::{Command, CommandLink};
+use crate::pipeline::intake::Refusal;
+use crate::pipeline::live::{Peer, Presence};
+use crate::pipeline::sessions::Session;
+
+/// Serves one connection to its end.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, peer: Peer) {
+    let mut socket = Buffered::new(stream);
+    match greet(node, &mut socket, peer).await {
+        // Boxed: it lives as long as the connection, and the greeting's state need not.
+        Ok(connected) => Box::pin(Connection::new(node, socket, connected).run()).await,
+        Err(Refused { version, end }) => {
+            let write = |out: &mut Vec<u8>, reason, message: &str| {
+                if let Some(version) = version {
+                    write_connack(out, version, Err((reason, message)));
+                }
+            };
+            say_end(node, &mut socket, &end, write).await;
+        }
+    }
+}
+
+struct Connection<'a, S> {
+    node: &'a Node,
+    socket: Buffered<S>,
+    version: Version,
+    idle_timeout: Duration,
+    will: Option<OwnedWill>,
+    wants_problem_information: bool,
+    // Dropped in this order, see `Connected`.
+    commands: CommandLink,
+    presence: Presence,
+    session: Session,
+    publications: Publications<'a>,
+    aliases: TopicAliases,
+    in_flight: InFlight,
+    deliveries: Deliveries,
+    /// A publication waits to be taken, so nothing more is read.
+    is_held: bool,
+    /// It is tried again then.
+    paused_until: Option<Instant>,
+    idle_deadline: Instant,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    fn new(node: &'a Node, socket: Buffered<S>, connected: Connected) -> Self {
+        Self {
+            node,
+            socket,
+            version: connected.version,
+            idle_timeout: connected.idle_timeout,
+            will: connected.will,
+            wants_problem_information: connected.wants_problem_information,
+            commands: connected.commands,
+            presence: connected.presence,
+            session: connected.session,
+            publications: Publications::new(node, connected.device_id, connected.known),
+            aliases: TopicAliases::default(),
+            in_flight: InFlight::default(),
+            deliveries: Deliveries::new(connected.version, connected.limits),
+            is_held: false,
+            paused_until: None,
+            idle_deadline: Instant::now() + connected.idle_timeout,
+        }
+    }
+
+    /// Serves until an end, then decides what is in flight, publishes the will, and says the last words.
+    async fn run(mut self) {
+        let end = match self.exchange().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.settle_in_flight(&end).await;
+        if end.wants_will() {
+            self.publish_will().await;
+        }
+        let Self {
+            node,
+            mut socket,
+            version,
+            commands,
+            session,
+            presence,
+            ..
+        } = self;
+        drop(commands);
+        // Everything is decided: a newer connection need not wait for our last words.
+        drop(presence);
+        drop(session);
+        let write = |out: &mut Vec<u8>, reason, message: &str| {
+            if version == Version::V5 {
+                write_disconnect(out, reason, message);
+            }
+        };
+        say_end(node, &mut socket, &end, write).await;
+    }
+
+    async fn exchange(&mut self) -> Result<std::convert::Infallible, End> {
+        loop {
+            self.take_packets()?;
+            self.flush().await?;
+            let may_read = !self.is_held && self.has_room();
+            let deadline = self.paused_until.unwrap_or(self.idle_deadline);
+            tokio::select! {
+                biased;
+                reason = self.session.end.received() => return Err(reason.into()),
+                () = self.node.stopping.cancelled() => return Err(shutting_down()),
+                outcome = self.in_flight.first_outcome(), if !self.in_flight.is_empty() => self.acknowledge(outcome)?,
+                command = self.commands.next(), if self.deliveries.has_room() => self.queue_commands(command),
+                is_open = self.socket.fill(), if may_read => {
+                    if !is_open? {
+                        return Err(End::Gone);
+                    }
+                }
+                () = sleep_until(deadline), if may_read || self.paused_until.is_some() => match self.paused_until.take() {
+                    Some(_) => self.idle_deadline = Instant::now() + self.idle_timeout,
+                    None => return Err(self.keep_alive_timeout()),
+                },
+            }
+        }
+    }
+
+    fn keep_alive_timeout(&self) -> End {
+        let silence = self.idle_timeout.as_secs();
+        End::Error(
+            ReasonCode::KeepAliveTimeout,
+            format!(
+                "nothing received for {silence} s, which is more than one and a half times the keep-alive"
+            ),
+        )
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < self.node.config.inflight_frames_max
+    }
+
+    /// Takes the whole packets that were read, until one has to wait.
+    fn take_packets(&mut self) -> Result<(), End> {
+        if self.paused_until.is_some() {
+            return Ok(());
+        }
+        let received = self.socket.lend();
+        let mut used = 0;
+        let taken = self.take_packets_of(&received, &mut used);
+        self.socket.return_lent(received, used);
+        taken
+    }
+
+    fn take_packets_of(&mut self, received: &[u8], used: &mut usize) -> Result<(), End> {
+        self.is_held = false;
+        while self.has_room() {
+            let unused = received.get(*used..).unwrap_or_default();
+            let Some(raw) = split(unused, self.node.config.frame_bytes_max)? else {
+                return Ok(());
+            };
+            // Whole packets count, so that bytes let fall one by one do not hold a connection for ever.
+            self.idle_deadline = Instant::now() + self.idle_timeout;
+            let packet = decode(raw, self.version)?;
+            if !self.take_packet(&packet)? {
+                self.is_held = true;
+                return Ok(());
+            }
+            let kind = packet.kind();
+            let packets = &self.node.metrics.mqtt_packets;
+            packets.get_or_create(&Kind { kind }).inc();
+            *used += raw.packet_bytes;
+        }
+        Ok(())
+    }
+
+    /// False when the packet has to wait.
+    fn take_packet(&mut self, packet: &Packet<'_>) -> Result<bool, End> {
+        match packet {
+            Packet::Publish(publish) => return self.take_publish(publish),
+            Packet::Puback { packet_id } => self.deliveries.acknowledge(*packet_id),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Packet::Pingreq => {
+                self.presence.seen();
+                write_pingresp(&mut self.socket.outgoing);
+            }
+            Packet::Disconnect(disconnect) => {
+                let is_will_wanted = disconnect.is_will_wanted;
+                return Err(End::Disconnected { is_will_wanted });
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_publish(&mut self, publish: &Publish<'_>) -> Result<bool, End> {
+        if publish.qos == Qos::ExactlyOnce {
+            let message = "QoS 2 is not served: number the events to have them stored exactly once";
+            return Err(End::Error(ReasonCode::QosNotSupported, message.to_owned()));
+        }
+        if publish.packet_id.is_some_and(|id| self.in_flight.holds(id)) {
+            // What is under way is acknowledged once, however often it is sent.
+            return match publish.is_dup {
+                true => Ok(true),
+                false => Err(protocol_error("a packet identifier that is in use")),
+            };
+        }
+        let message = Message {
+            topic: self.aliases.resolve(publish)?,
+            payload: publish.payload,
+        };
+        let turn = Turn {
+            window: &mut self.session.window,
+            commands: &self.commands,
+            is_idle: self.in_flight.is_empty(),
+        };
+        match self.publications.take(message, turn)? {
+            Taking::InFlight { awaited, answer } => {
+                self.in_flight.push(Waiting {
+                    read_at: std::time::Instant::now(),
+                    packet_id: publish.packet_id,
+                    awaited,
+                    answer,
+                });
+                Ok(true)
+            }
+            Taking::AfterInFlight => Ok(false),
+            Taking::JournalFull => {
+                self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
+                Ok(false)
+            }
+        }
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe<'_>) {
+        let deliveries = &mut self.deliveries;
+        let answers = subscribe.subscriptions().map(|asked| {
+            check_filter(asked.filter)?;
+            let granted = asked.qos.min(Qos::AtLeastOnce);
+            deliveries.subscription = Some(granted);
+            Ok(granted)
+        });
+        let out = &mut self.socket.outgoing;
+        write_suback(out, self.version, subscribe.packet_id, answers);
+    }
+
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) {
+        let deliveries = &mut self.deliveries;
+        let answers = unsubscribe.filters().map(|filter| {
+            let is_ours = check_filter(filter).is_ok();
+            match is_ours.then(|| deliveries.subscription.take()).flatten() {
+                Some(_) => ReasonCode::Success,
+                None => ReasonCode::NoSubscriptionExisted,
+            }
+        });
+        let out = &mut self.socket.outgoing;
+        write_unsuback(out, self.version, unsubscribe.packet_id, answers);
+    }
+
+    /// The first publication in flight is decided; those behind it that are decided too are acknowledged in the same go.
+    fn acknowledge(&mut self, outcome: Result<(), AppendError>) -> Result<(), End> {
+        let mut next = self.in_flight.pop().map(|first| (first, outcome));
+        while let Some((waiting, outcome)) = next {
+            self.decide(&waiting, outcome)?;
+            next = self
+                .in_flight
+                .first_outcome()
+                .now_or_never()
+                .and_then(|outcome| Some((self.in_flight.pop()?, outcome)));
+        }
+        Ok(())
+    }
+
+    /// Notes the journal's answer for a publication, and queues its PUBACK.
+    fn decide(&mut self, waiting: &Waiting, outcome: Result<(), AppendError>) -> Result<(), End> {
+        let intake = &self.publications.intake;
+        match &waiting.awaited {
+            Awaited::Queued(queued) => intake
+                .settle(&mut self.session.window, queued, outcome)
+                .map_err(not_kept)?,
+            Awaited::Result(queued) => {
+                outcome.map_err(|error| match error {
+                    AppendError::Full { .. } => not_kept(Refusal::JournalFull),
+                    _ => internal(),
+                })?;
+                let noted = self.node.note_result_kept(queued, Ok(()));
+                noted.map_err(|_| internal())?;
+            }
+            Awaited::Duplicate => {}
+        }
+        let out = &mut self.socket.outgoing;
+        waiting.acknowledge(out, self.version, self.wants_problem_information);
+        if waiting.packet_id.is_some() {
+            self.node.metrics.acks.inc();
+            intake.observe_ack(waiting.read_at);
+        }
+        Ok(())
+    }
+
+    /// Waits for what is in flight, and acknowledges it where there is still somebody to tell.
+    async fn settle_in_flight(&mut self, end: &End) {
+        while !self.in_flight.is_empty() {
+            let outcome = self.in_flight.first_outcome().await;
+            let Some(waiting) = self.in_flight.pop() else {
+                return;
+            };
+            if let Err(failure) = self.decide(&waiting, outcome) {
+                warn!(
+                    ?failure,
+                    "publications in flight at the end of a connection were not made durable"
+                );
+                return;
+            }
+        }
+        if end.is_broken() {
+            self.socket.outgoing.clear();
+        }
+    }
+
+    async fn publish_will(&mut self) {
+        let Some(will) = self.will.take() else {
+            return;
+        };
+        let turn = Turn {
+            window: &mut self.session.window,
+            commands: &self.commands,
+            is_idle: true,
+        };
+        let taken = self.publications.take_will(&will, turn);
+        let device_id = self.publications.intake.device_id;
+        let Ok(Taking::InFlight { awaited, answer }) = taken else {
+            error!(%device_id, "a device's will was not kept: the journal took nothing of it");
+            return;
+        };
+        let mut waiting = Waiting {
+            read_at: std::time::Instant::now(),
+            packet_id: None,
+            awaited,
+            answer,
+        };
+        let outcome = waiting.awaited.outcome().await;
+        if let Err(failure) = self.decide(&waiting, outcome) {
+            error!(%device_id, ?failure, "a device's will was not kept");
+        }
+    }
+
+    /// Writes what is queued. A device that does not read is not read either, and closed when it keeps on.
+    async fn flush(&mut self) -> Result<(), End> {
+        let Self {
+            node,
+            socket,
+            session,
+            ..
+        } = self;
+        tokio::select! {
+            biased;
+            written = timeout(WRITE_TIMEOUT, socket.flush()) => written.map_err(io::Error::from)??,
+            reason = session.end.received() => return Err(reason.into()),
+            () = node.stopping.cancelled() => return Err(shutting_down()),
+        }
+        for request_id in self.deliveries.written() {
+            self.commands.note_delivered(&request_id);
+        }
+        Ok(())
+    }
+
+    /// Queues a command and those that wait behind it; [`Self::flush`] writes them.
+    fn queue_commands(&mut self, first: Command) {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            let queued = self.deliveries.queue(&mut self.socket.outgoing, &command);
+            if let Err(TooLarge) = queued {
+                let message = "the command is larger than the device takes; nothing was written";
+                self.commands.refuse(&command.request_id, message);
+            }
+            let has_room = self.deliveries.has_room();
+            next = has_room.then(|| self.commands.try_next()).flatten();
+        }
+    }
+}
+
+/// The device must send again what was not acknowledged, on another connection: this one has acknowledged what came before.
+fn not_kept(refusal: Refusal) -> End {
+    match refusal {
+        Refusal::JournalFull | Refusal::AfterRefusal => End::Error(
+            ReasonCode::ServerBusy,
+            "the journal is full: connect again and send what was not acknowledged".to_owned(),
+        ),
+        Refusal::TooLarge | Refusal::JournalGone => internal(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Publications that wait for the journal, in the order in which they came, which is that of their PUBACKs.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::codec::{ReasonCode, Version, write_puback};
+use crate::inbound::awaited::Awaited;
+use crate::journal::AppendError;
+
+/// What a publisher is told once its publication is durable. Version 3.1.1 has no words for it.
+#[derive(Debug)]
+pub struct Answer {
+    pub reason: ReasonCode,
+    pub message: Option<String>,
+}
+
+impl Answer {
+    pub const SUCCESS: Self = Self {
+        reason: ReasonCode::Success,
+        message: None,
+    };
+}
+
+/// A publication that waits for the journal's answer.
+pub struct Waiting {
+    pub read_at: Instant,
+    /// None for QoS 0, which hears nothing.
+    pub packet_id: Option<u16>,
+    pub awaited: Awaited,
+    pub answer: Answer,
+}
+
+impl Waiting {
+    /// Queues its PUBACK, if it is to have one.
+    pub fn acknowledge(&self, out: &mut Vec<u8>, version: Version, with_words: bool) {
+        if let Some(packet_id) = self.packet_id {
+            let message = self.answer.message.as_deref().filter(|_| with_words);
+            write_puback(out, version, packet_id, self.answer.reason, message);
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct InFlight {
+    waiting: VecDeque<Waiting>,
+}
+
+impl InFlight {
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Is a publication of this packet identifier under way?
+    pub fn holds(&self, packet_id: u16) -> bool {
+        let mut packet_ids = self.waiting.iter().map(|waiting| waiting.packet_id);
+        packet_ids.any(|waiting| waiting == Some(packet_id))
+    }
+
+    pub fn push(&mut self, waiting: Waiting) {
+        self.waiting.push_back(waiting);
+    }
+
+    /// Takes the first one; its answer is in.
+    pub fn pop(&mut self) -> Option<Waiting> {
+        let first = self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        first
+    }
+
+    /// The journal's answer for the first one. Pends when none waits. Cancel-safe.
+    pub async fn first_outcome(&mut self) -> Result<(), AppendError> {
+        match self.waiting.front_mut() {
+            Some(waiting) => waiting.awaited.outcome().await,
+            None => std::future::pending().await,
+        }
+    }
+}

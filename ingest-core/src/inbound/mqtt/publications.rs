@@ -1,0 +1,290 @@
+//! What becomes of a PUBLISH: events, the result of a command, or a dead letter. Whatever it is, it goes to the journal.
+
+use tracing::error;
+use uuid::Uuid;
+
+use super::codec::ReasonCode;
+use super::end::{End, internal};
+use super::greeting::OwnedWill;
+use super::in_flight::Answer;
+use super::topics::Topic;
+use crate::event::msgpack::{write_map_len, write_str};
+use crate::event::{Event, RejectCode};
+use crate::frame::json::{MessageError, events_message, result_message};
+use crate::frame::{self, Events, Incoming, encode_event, kind};
+use crate::inbound::awaited::Awaited;
+use crate::journal::AppendError;
+use crate::node::Node;
+use crate::pipeline::commands::CommandLink;
+use crate::pipeline::entry::Source;
+use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::results::Outcome;
+use crate::pipeline::unreadable::Unreadable;
+use crate::pipeline::window::{SequenceWindow, Watermark};
+
+/// The type of the event that tells of a will whose topic is not that of events.
+const LAST_WILL: &str = "last_will";
+
+/// What was done with a publication.
+pub enum Taking {
+    InFlight {
+        awaited: Awaited,
+        answer: Answer,
+    },
+    /// Nothing was: it is to be tried again once what is in flight is decided.
+    AfterInFlight,
+    /// Nothing was: the journal has no room.
+    JournalFull,
+}
+
+/// One device's publications on their way into the journal.
+pub struct Publications<'a> {
+    node: &'a Node,
+    pub intake: Intake,
+    known: Watermark,
+}
+
+/// A publication, or a will.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'m> {
+    pub topic: &'m str,
+    pub payload: &'m [u8],
+}
+
+/// The connection's part in it.
+pub struct Turn<'c> {
+    pub window: &'c mut SequenceWindow,
+    pub commands: &'c CommandLink,
+    /// Nothing of this connection is on its way to the disk.
+    pub is_idle: bool,
+}
+
+/// Why a message cannot be taken for what its topic says.
+enum Unfit {
+    /// It is kept as a dead letter.
+    Unreadable(ReasonCode, String),
+    JournalFull,
+    JournalGone,
+}
+
+impl From<Refusal> for Unfit {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            // After what the journal gave back a connection ends, so nothing of its is after a refusal for long.
+            Refusal::JournalFull | Refusal::AfterRefusal => Self::JournalFull,
+            Refusal::TooLarge => unfit("more than this node's journal can hold at a time"),
+            Refusal::JournalGone => Self::JournalGone,
+        }
+    }
+}
+
+fn unfit(why: impl ToString) -> Unfit {
+    Unfit::Unreadable(ReasonCode::PayloadFormatInvalid, why.to_string())
+}
+
+impl<'a> Publications<'a> {
+    /// `known` is how far the registry says that the device's events were stored.
+    pub fn new(node: &'a Node, device_id: Uuid, known: Watermark) -> Self {
+        let intake = node.intake(Source::Mqtt, device_id);
+        Self {
+            node,
+            intake,
+            known,
+        }
+    }
+
+    /// Takes what was published.
+    ///
+    /// # Errors
+    /// How the connection ends: the journal takes nothing any more.
+    pub fn take(&self, message: Message<'_>, turn: Turn<'_>) -> Result<Taking, End> {
+        let taken = match Topic::of(message.topic) {
+            Topic::Events => self.take_events(message, turn),
+            Topic::Result { request_id } => self.take_result(&request_id, message, turn),
+            Topic::Unknown => Err(Unfit::Unreadable(
+                ReasonCode::TopicNameInvalid,
+                "nothing is published to this topic here".to_owned(),
+            )),
+        };
+        self.or_kept(message, taken)
+    }
+
+    /// Takes what a device left to be said. Where that is not for the topic of events, it is an event itself.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_will(&self, will: &OwnedWill, turn: Turn<'_>) -> Result<Taking, End> {
+        let message = Message {
+            topic: &will.topic,
+            payload: &will.payload,
+        };
+        if Topic::of(message.topic) == Topic::Events {
+            return self.take(message, turn);
+        }
+        let taken = match std::str::from_utf8(message.payload) {
+            Ok(text) => self.take_last_will(message.topic, text),
+            Err(_) => Err(unfit("a will that is not text")),
+        };
+        self.or_kept(message, taken)
+    }
+
+    /// What cannot be taken for what it should be is kept as it came.
+    fn or_kept(&self, message: Message<'_>, taken: Result<Taking, Unfit>) -> Result<Taking, End> {
+        let kept = taken.or_else(|unfit| match unfit {
+            Unfit::Unreadable(reason, why) => {
+                let unreadable = Unreadable {
+                    topic: message.topic,
+                    payload: message.payload,
+                    reason: &why,
+                };
+                let queued = self.intake.take_unreadable(&unreadable)?;
+                let message = Some(format!("kept as a dead letter: {why}"));
+                Ok(Taking::InFlight {
+                    awaited: Awaited::Queued(queued),
+                    answer: Answer { reason, message },
+                })
+            }
+            other => Err(other),
+        });
+        match kept {
+            Ok(taking) => Ok(taking),
+            Err(Unfit::JournalFull) => {
+                self.intake.count_refusal(Refusal::JournalFull);
+                Ok(Taking::JournalFull)
+            }
+            Err(Unfit::JournalGone) => Err(internal()),
+            // The limit of a packet is below that of a record.
+            Err(Unfit::Unreadable(_, why)) => {
+                error!(why, "a message is larger than any record of the journal");
+                Err(internal())
+            }
+        }
+    }
+
+    fn take_events(&self, message: Message<'_>, turn: Turn<'_>) -> Result<Taking, Unfit> {
+        let mut body = Vec::with_capacity(message.payload.len());
+        let epoch = events_message(message.payload, &mut body).map_err(unfit)?;
+        let events = events_of(&body).map_err(unfit)?;
+        let taken = match epoch {
+            Some(epoch) if epoch > turn.window.epoch() && !turn.is_idle => {
+                return Ok(Taking::AfterInFlight);
+            }
+            Some(epoch) => self.take_numbered(epoch, events, turn.window),
+            None => self.intake.take_apart(None, events),
+        };
+        match taken.map_err(unfit)? {
+            Taken::Queued(queued) => Ok(Taking::InFlight {
+                answer: answer(&queued),
+                awaited: Awaited::Queued(queued),
+            }),
+            Taken::Duplicate => Ok(Taking::InFlight {
+                answer: Answer::SUCCESS,
+                awaited: Awaited::Duplicate,
+            }),
+            Taken::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Events of a higher epoch begin it; those of a lower one are stored as far as the database has not got them.
+    fn take_numbered(
+        &self,
+        epoch: u64,
+        events: Events<'_>,
+        window: &mut SequenceWindow,
+    ) -> Result<Taken, frame::FrameError> {
+        let (sessions, device_id) = (&self.node.sessions, self.intake.device_id);
+        let is_current = epoch == window.epoch()
+            || (sessions.begin_epoch(device_id, window, epoch, self.known)).is_ok();
+        if is_current {
+            self.intake.take(window, events)
+        } else {
+            self.intake.take_apart(Some(epoch), events)
+        }
+    }
+
+    fn take_result(
+        &self,
+        request_id: &str,
+        message: Message<'_>,
+        turn: Turn<'_>,
+    ) -> Result<Taking, Unfit> {
+        let mut body = Vec::with_capacity(message.payload.len() + request_id.len());
+        result_message(request_id, message.payload, &mut body).map_err(unfit)?;
+        let Incoming::Result(result) = frame::decode(kind::RESULT, &body).map_err(unfit)? else {
+            return Err(unfit("no result"));
+        };
+        let Some(outcome) = Outcome::of(&result) else {
+            self.node.count_result("foreign");
+            return Err(unfit("no command has such a request id"));
+        };
+        let appended = self.node.append_result(self.intake.device_id, &outcome);
+        let queued = appended.map_err(|error| match error {
+            AppendError::Full { .. } => Unfit::JournalFull,
+            AppendError::TooLarge { .. } => unfit(error),
+            AppendError::Poisoned | AppendError::Closed => Unfit::JournalGone,
+        })?;
+        let is_awaited = turn.commands.complete(&outcome);
+        let kind = if is_awaited { "awaited" } else { "unawaited" };
+        self.node.count_result(kind);
+        Ok(Taking::InFlight {
+            awaited: Awaited::Result(queued),
+            answer: Answer::SUCCESS,
+        })
+    }
+
+    fn take_last_will(&self, topic: &str, text: &str) -> Result<Taking, Unfit> {
+        let mut metadata = Vec::with_capacity(topic.len() + text.len() + 32);
+        write_map_len(&mut metadata, 2);
+        write_str(&mut metadata, "topic");
+        write_str(&mut metadata, topic);
+        write_str(&mut metadata, "payload");
+        write_str(&mut metadata, text);
+        let event = Event {
+            time_us: None,
+            event_type: LAST_WILL,
+            value: None,
+            unit: None,
+            metadata: Some(&metadata),
+            device_id: None,
+        };
+        let mut encoded = Vec::with_capacity(metadata.len() + 32);
+        encode_event(&event, &mut encoded);
+        let events = Events {
+            first_seq: 1,
+            num_events: 1,
+            events: frame::EventIter::new(&encoded, 1),
+        };
+        match self.intake.take_apart(None, events).map_err(unfit)? {
+            Taken::Queued(queued) => Ok(Taking::InFlight {
+                answer: answer(&queued),
+                awaited: Awaited::Queued(queued),
+            }),
+            Taken::Duplicate => Err(Unfit::JournalGone),
+            Taken::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+fn events_of(body: &[u8]) -> Result<Events<'_>, MessageError> {
+    match frame::decode(kind::EVENTS, body)? {
+        Incoming::Events(events) => Ok(events),
+        _ => Err(frame::FrameError::Empty.into()),
+    }
+}
+
+/// Success, or how many of the events are dead letters and why the first one is.
+fn answer(queued: &Queued) -> Answer {
+    let Some((_, code)) = queued.rejected.first() else {
+        return Answer::SUCCESS;
+    };
+    let (num_rejected, num_events) = (queued.rejected.len(), queued.num_events);
+    let message = format!("{num_rejected} of {num_events} events are kept as dead letters: {code}");
+    let reason = match code {
+        RejectCode::UnknownDevice | RejectCode::ForbiddenDevice => ReasonCode::NotAuthorized,
+        _ => ReasonCode::PayloadFormatInvalid,
+    };
+    Answer {
+        reason,
+        message: Some(message),
+    }
+}

@@ -1,0 +1,194 @@
+//! The topics of a device, and the aliases that stand for them.
+
+use std::borrow::Cow;
+
+use super::codec::{CodecError, Publish, ReasonCode};
+
+/// Where a device publishes its events.
+const EVENTS: &str = "hse/v1/events";
+/// With the request id behind it.
+const RESULTS: &str = "hse/v1/results/";
+const COMMANDS: &str = "hse/v1/commands/";
+/// The filters that are one's own commands.
+const COMMAND_FILTERS: [&str; 2] = ["hse/v1/commands/+", "hse/v1/commands/#"];
+
+/// Aliases of one connection; each holds a topic, which a packet bounds.
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 8;
+
+/// What a device may publish to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Topic<'a> {
+    Events,
+    /// The answer to a command.
+    Result {
+        request_id: Cow<'a, str>,
+    },
+    Unknown,
+}
+
+impl<'a> Topic<'a> {
+    #[must_use]
+    pub fn of(topic: &'a str) -> Self {
+        match topic.strip_prefix(RESULTS) {
+            _ if topic == EVENTS => Self::Events,
+            Some(level) => Self::Result {
+                request_id: unescaped(level),
+            },
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// Where a device hears a command.
+#[must_use]
+pub fn command_topic(request_id: &str) -> String {
+    let mut topic = String::with_capacity(COMMANDS.len() + request_id.len());
+    topic.push_str(COMMANDS);
+    for character in request_id.chars() {
+        match ESCAPED.iter().find(|(escaped, _)| *escaped == character) {
+            Some((_, code)) => topic.push_str(code),
+            None => topic.push(character),
+        }
+    }
+    topic
+}
+
+/// Characters of a request id that a level of a topic cannot hold, and what stands for them.
+const ESCAPED: [(char, &str); 4] = [('%', "%25"), ('/', "%2F"), ('+', "%2B"), ('#', "%23")];
+
+fn unescaped(level: &str) -> Cow<'_, str> {
+    if !level.contains('%') {
+        return Cow::Borrowed(level);
+    }
+    let mut rest = level;
+    let mut out = String::with_capacity(level.len());
+    let mut characters = rest.chars();
+    while let Some(character) = characters.next() {
+        let code = ESCAPED.iter().find_map(|(escaped, code)| {
+            let behind = rest.strip_prefix(code)?;
+            Some((*escaped, behind))
+        });
+        let (said, behind) = code.unwrap_or((character, characters.as_str()));
+        out.push(said);
+        rest = behind;
+        characters = rest.chars();
+    }
+    Cow::Owned(out)
+}
+
+/// May a device subscribe to `filter`?
+///
+/// # Errors
+/// Why not.
+pub fn check_filter(filter: &str) -> Result<(), ReasonCode> {
+    if COMMAND_FILTERS.contains(&filter) {
+        Ok(())
+    } else if !is_filter(filter) {
+        Err(ReasonCode::TopicFilterInvalid)
+    } else if filter.starts_with("$share/") {
+        Err(ReasonCode::SharedSubscriptionsNotSupported)
+    } else {
+        Err(ReasonCode::NotAuthorized)
+    }
+}
+
+/// A wildcard is a level of its own, and `#` the last one.
+fn is_filter(filter: &str) -> bool {
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let is_valid = match level {
+            "+" => true,
+            "#" => levels.peek().is_none(),
+            _ => !level.contains(['+', '#']),
+        };
+        if !is_valid {
+            return false;
+        }
+    }
+    true
+}
+
+/// Which topics the aliases of a connection stand for.
+#[derive(Debug, Default)]
+pub struct TopicAliases {
+    topics: [Option<Box<str>>; TOPIC_ALIAS_MAXIMUM as usize],
+}
+
+impl TopicAliases {
+    /// The topic that a publication goes to. One that comes with an alias is what the alias stands for from now on.
+    ///
+    /// # Errors
+    /// `TopicAliasInvalid`.
+    pub fn resolve<'t>(&'t mut self, publish: &Publish<'t>) -> Result<&'t str, CodecError> {
+        let Some(alias) = publish.topic_alias else {
+            return Ok(publish.topic);
+        };
+        let place = usize::from(alias).wrapping_sub(1);
+        let known = (self.topics.get_mut(place)).ok_or(CodecError::TopicAliasInvalid)?;
+        if !publish.topic.is_empty() {
+            *known = Some(publish.topic.into());
+        }
+        known.as_deref().ok_or(CodecError::TopicAliasInvalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::Qos;
+    use super::*;
+
+    #[test]
+    fn a_request_id_comes_back_from_the_topic_that_it_went_to() {
+        for request_id in ["r-1", "a/b", "50%", "+", "#", "%2F", "ñandú"] {
+            let topic = command_topic(request_id);
+            let level = topic.strip_prefix(COMMANDS).unwrap();
+            assert!(!level.contains(['/', '+', '#']), "{level}");
+            let answer = format!("{RESULTS}{level}");
+            let expected = Topic::Result {
+                request_id: request_id.into(),
+            };
+            assert_eq!(Topic::of(&answer), expected);
+        }
+        assert_eq!(Topic::of("hse/v1/events"), Topic::Events);
+        assert_eq!(Topic::of("hse/v1/events/1"), Topic::Unknown);
+    }
+
+    #[test]
+    fn a_device_subscribes_to_its_commands_and_to_nothing_else() {
+        let answers = [
+            ("hse/v1/commands/+", Ok(())),
+            ("hse/v1/commands/#", Ok(())),
+            ("#", Err(ReasonCode::NotAuthorized)),
+            ("hse/v1/events", Err(ReasonCode::NotAuthorized)),
+            ("a/#/b", Err(ReasonCode::TopicFilterInvalid)),
+            ("a+/b", Err(ReasonCode::TopicFilterInvalid)),
+            (
+                "$share/g/hse/v1/commands/+",
+                Err(ReasonCode::SharedSubscriptionsNotSupported),
+            ),
+        ];
+        for (filter, answer) in answers {
+            assert_eq!(check_filter(filter), answer, "{filter}");
+        }
+    }
+
+    #[test]
+    fn an_alias_stands_for_the_topic_that_came_with_it_last() {
+        let publish = |topic, alias| Publish {
+            is_dup: false,
+            qos: Qos::AtMostOnce,
+            topic,
+            packet_id: None,
+            topic_alias: Some(alias),
+            payload: b"",
+        };
+        let mut aliases = TopicAliases::default();
+        let invalid = Err(CodecError::TopicAliasInvalid);
+        assert_eq!(aliases.resolve(&publish("", 1)), invalid);
+        assert_eq!(aliases.resolve(&publish("a", 9)), invalid);
+        for topic in ["a", "b"] {
+            assert_eq!(aliases.resolve(&publish(topic, 8)), Ok(topic));
+            assert_eq!(aliases.resolve(&publish("", 8)), Ok(topic));
+        }
+    }
+}
