@@ -30,7 +30,9 @@ class MqttPeer:
 
     def __init__(self, port: int, version: str = "5", **options: Any) -> None:
         self.port = port
-        self.client = Client(CallbackAPIVersion.VERSION2, protocol=VERSIONS[version], reconnect_on_failure=False, **options)
+        self.client = Client(
+            CallbackAPIVersion.VERSION2, protocol=VERSIONS[version], reconnect_on_failure=False, **options
+        )
         self.connacks: list[ReasonCode] = []
         self.connack_properties: Properties | None = None
         self.pubacks: dict[int, ReasonCode] = {}
@@ -43,7 +45,9 @@ class MqttPeer:
         self.client.on_message = self._on_message
         self.client.on_disconnect = self._on_disconnect
 
-    def _on_connect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, told: Properties) -> None:
+    def _on_connect(
+        self, _client: Client, _data: object, _flags: object, code: ReasonCode, told: Properties | None
+    ) -> None:
         self.connack_properties = told
         self.connacks.append(code)
 
@@ -82,8 +86,10 @@ class MqttPeer:
         return self
 
     async def leave(self) -> None:
-        """Say DISCONNECT, where there is still somebody to say it to."""
-        self.client.disconnect()
+        """Say DISCONNECT, where there is still somebody to say it to, and see it off: a loop that stops may keep it."""
+        if self.client.is_connected():
+            self.client.disconnect()
+            await until(lambda: self.ends, "the connection ends")
         await asyncio.to_thread(self.client.loop_stop)
 
     def publish(self, payload: object, topic: str = EVENTS, qos: int = 1) -> MQTTMessageInfo:

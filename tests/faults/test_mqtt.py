@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import socket
 import ssl
+from typing import cast
 
 import msgpack
 import pytest
@@ -64,9 +66,7 @@ async def test_a_token_alone_says_who_it_is(
 
 @both_versions
 @pytest.mark.parametrize("wrong", ["token", "device", "both", "nothing"])
-async def test_who_is_not_known_is_not_let_in(
-    shared_core: Core, device: Credentials, version: str, wrong: str
-) -> None:
+async def test_who_is_not_known_is_not_let_in(shared_core: Core, device: Credentials, version: str, wrong: str) -> None:
     said = {
         "token": (str(device.device_id), "no"),
         "device": ("7f0f6ffe-45e2-4ce5-a3b5-a9a7a1a1a1a1", device.token),
@@ -98,9 +98,7 @@ async def test_mqtt_is_served_over_tls(shared_core: Core, database: Database, de
 
 
 @both_versions
-async def test_a_newer_connection_takes_the_device_over(
-    shared_core: Core, device: Credentials, version: str
-) -> None:
+async def test_a_newer_connection_takes_the_device_over(shared_core: Core, device: Credentials, version: str) -> None:
     async with MqttPeer(shared_core.mqtt_port, version) as older, MqttPeer(shared_core.mqtt_port, version) as newer:
         await older.joined(device)
         await newer.joined(device)
@@ -162,7 +160,7 @@ async def test_what_cannot_be_understood_is_kept_and_acknowledged(
     letter, *more = await dead_letters(database, device, 1)
     assert not more
     assert letter[0] == "bad_payload"
-    kept = msgpack.unpackb(letter[2])[4]  # type: ignore[arg-type]
+    kept = msgpack.unpackb(letter[2])[4]
     assert (kept["topic"], kept["payload"], kept["reason"]) == (topic, payload, letter[1])
     assert len(await stored(database, device, 1)) == 1
 
@@ -205,19 +203,16 @@ async def test_a_will_is_an_event_of_who_is_gone_without_a_word(
         await polite.joined(device)
     async with rude:
         await rude.joined(device)
-        socket = rude.client.socket()
-        assert socket is not None
+        connection = cast("socket.socket", rude.client.socket())
         await rude.puback(rude.publish(event(1)))
-        socket.shutdown(2)
+        connection.shutdown(socket.SHUT_RDWR)
         await until(lambda: rude.ends, "the connection ends")
     rows = await stored(database, device, 2)
     assert sorted(str(row[0]) for row in rows) == sorted(["temperature", "offline" if topic == EVENTS else "last_will"])
 
 
 @both_versions
-async def test_a_device_subscribes_to_its_commands_alone(
-    shared_core: Core, device: Credentials, version: str
-) -> None:
+async def test_a_device_subscribes_to_its_commands_alone(shared_core: Core, device: Credentials, version: str) -> None:
     async with MqttPeer(shared_core.mqtt_port, version) as peer:
         await peer.joined(device)
         answers = [await peer.subscribed(topic, qos) for topic, qos in (("#", 0), ("hse/v1/commands/+", 2))]
@@ -356,7 +351,7 @@ async def test_a_core_killed_between_publish_and_puback_stores_what_it_acknowled
             wanted = chance.randint(1, len(sent))
             await until(lambda: len(peer.pubacks) >= wanted, "publications are acknowledged")  # noqa: B023
             await core.kill()
-            await until(lambda: peer.ends, "the connection ends")  # noqa: B023
+            await until(lambda: peer.ends, "the connection ends")
             told = dict(peer.pubacks)
         unsure = {value: batch[value] for value, mid in sent.items() if mid not in told}
         for value, mid in sent.items():
@@ -367,7 +362,9 @@ async def test_a_core_killed_between_publish_and_puback_stores_what_it_acknowled
     assert await core.stop() == 0
     select = "select value::int, count(*) from device_events where device_id = %s group by value"
     counts = {int(str(value)): int(str(count)) for value, count in database.execute(select, [device.device_id])}
-    assert acknowledged[True] and acknowledged[False] and sent_again
+    assert acknowledged[True]
+    assert acknowledged[False]
+    assert sent_again
     assert {counts.get(value) for value in acknowledged[True]} == {1}
     assert {counts.get(value) for value in acknowledged[False] - sent_again} == {1}
     assert acknowledged[False] <= set(counts)
