@@ -66,7 +66,7 @@ async def test_a_command_that_is_larger_than_the_device_takes_fails_and_others_d
     shared_core: Core, caller: Caller, device: Credentials
 ) -> None:
     async with MqttPeer(shared_core.mqtt_port) as peer:
-        limits = Properties(PacketTypes.CONNECT)
+        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         limits.MaximumPacketSize = 300
         peer.client.username_pw_set(str(device.device_id), device.token)
         await asyncio.to_thread(peer.client.connect, "127.0.0.1", shared_core.mqtt_port, properties=limits)
