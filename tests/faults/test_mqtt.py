@@ -191,6 +191,33 @@ async def until_let_in(core: Core, device: Credentials) -> None:
 
 
 @both_versions
+@pytest.mark.parametrize("topic", ["v1/devices/me/telemetry", "v2/t"])
+async def test_firmware_for_thingsboard_has_its_telemetry_stored(
+    shared_core: Core, database: Database, device: Credentials, version: str, topic: str
+) -> None:
+    payloads = [
+        {"temperature": 21.5},
+        [{"humidity": 40}, {"is_open": True}],
+        {"ts": 1_767_225_600_000, "values": {"state": "on"}},
+    ]
+    async with MqttPeer(shared_core.mqtt_port, version) as peer:
+        assert await peer.connect(device.token) == 0
+        for payload in payloads:
+            assert await peer.puback(peer.publish(payload, topic)) == 0
+        assert (await peer.puback(peer.publish(b"21.5", topic)) == 0) is (version == "3.1.1")
+    rows = await stored(database, device, 4)
+    assert rows[0] == ("state", None, None, "mqtt")
+    assert sorted(str(row[:2]) for row in rows[1:]) == [
+        "('humidity', 40.0)",
+        "('is_open', 1.0)",
+        "('temperature', 21.5)",
+    ]
+    select = "select metadata, extract(epoch from time)::int from device_events where device_id = %s and value is null"
+    assert database.execute(select, [device.device_id]) == [({"value": "on"}, 1_767_225_600)]
+    assert [letter[0] for letter in await dead_letters(database, device, 1)] == ["bad_payload"]
+
+
+@both_versions
 @pytest.mark.parametrize("topic", [EVENTS, "tele/meter/LWT"])
 async def test_a_will_is_an_event_of_who_is_gone_without_a_word(
     shared_core: Core, database: Database, device: Credentials, version: str, topic: str

@@ -45,6 +45,23 @@ async def test_a_command_reaches_who_subscribed_and_the_result_its_caller(
         assert await results_of(database, device, 1) == [{"request_id": "r/1", **result}]
 
 
+@both_versions
+@pytest.mark.parametrize("requests", ["v1/devices/me/rpc/request/", "v2/r/req/"])
+async def test_firmware_for_thingsboard_is_sent_commands_as_rpc(
+    shared_core: Core, caller: Caller, device: Credentials, version: str, requests: str
+) -> None:
+    async with MqttPeer(shared_core.mqtt_port, version) as peer:
+        assert await peer.connect(device.token) == 0
+        await peer.subscribed(f"{requests}+")
+        asked = asyncio.create_task(caller.ask("SendDeviceCommand", command(device, "r-1", params={"key": "text"})))
+        await until(lambda: peer.messages, "the request comes")
+        topic, heard = peer.messages[0]
+        assert (topic, heard) == (f"{requests}1", {"method": "open", "params": {"key": "text"}})
+        peer.publish({"seconds": 2}, topic.replace("request", "response").replace("req", "res"))
+        answer = await asked
+        assert (answer.state, answer.request_id, dict(answer.data)) == (pb.SUCCEEDED, "r-1", {"seconds": 2})
+
+
 async def test_commands_come_in_order_and_wait_for_a_subscription(
     shared_core: Core, caller: Caller, device: Credentials
 ) -> None:

@@ -221,7 +221,7 @@ impl Listener {
                 Transport::Tcp => serve(&node, stream, peer(live::Protocol::Hdp)).await,
                 Transport::Tls(tls) => {
                     if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
-                        serve(&node, stream, peer(live::Protocol::HdpTls)).await;
+                        Box::pin(serve(&node, stream, peer(live::Protocol::HdpTls))).await;
                     }
                 }
                 Transport::WebSocket => {
@@ -232,10 +232,12 @@ impl Listener {
                     ))
                     .await;
                 }
-                Transport::Mqtt => mqtt::serve(&node, stream, peer(live::Protocol::Mqtt)).await,
+                Transport::Mqtt => {
+                    Box::pin(mqtt::serve(&node, stream, peer(live::Protocol::Mqtt))).await;
+                }
                 Transport::MqttTls(tls) => {
                     if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
-                        mqtt::serve(&node, stream, peer(live::Protocol::MqttTls)).await;
+                        Box::pin(mqtt::serve(&node, stream, peer(live::Protocol::MqttTls))).await;
                     }
                 }
             }

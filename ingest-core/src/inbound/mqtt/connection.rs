@@ -11,15 +11,15 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::{error, warn};
 
 use super::codec::{
-    Packet, Publish, Qos, ReasonCode, Subscribe, Unsubscribe, Version, decode, split,
-    write_connack, write_disconnect, write_pingresp, write_suback, write_unsuback,
+    Packet, Publish, Qos, ReasonCode, Version, decode, split, write_connack, write_disconnect,
+    write_pingresp,
 };
 use super::deliveries::{Deliveries, TooLarge};
-use super::end::{End, internal, protocol_error, say_end, shutting_down};
+use super::end::{End, internal, not_kept, protocol_error, say_end, shutting_down};
 use super::greeting::{Connected, OwnedWill, Refused, greet};
 use super::in_flight::{InFlight, Waiting};
 use super::publications::{Message, Publications, Taking, Turn};
-use super::topics::{TopicAliases, check_filter};
+use super::topics::TopicAliases;
 use crate::config::{BUSY_RETRY_AFTER, WRITE_TIMEOUT};
 use crate::inbound::awaited::Awaited;
 use crate::inbound::buffered::Buffered;
@@ -201,8 +201,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         match packet {
             Packet::Publish(publish) => return self.take_publish(publish),
             Packet::Puback { packet_id } => self.deliveries.acknowledge(*packet_id),
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Packet::Subscribe(subscribe) => {
+                let out = &mut self.socket.outgoing;
+                self.deliveries.subscribe(subscribe, out);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let out = &mut self.socket.outgoing;
+                self.deliveries.unsubscribe(unsubscribe, out);
+            }
             Packet::Pingreq => {
                 self.presence.seen();
                 write_pingresp(&mut self.socket.outgoing);
@@ -234,6 +240,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let turn = Turn {
             window: &mut self.session.window,
             commands: &self.commands,
+            deliveries: &self.deliveries,
             is_idle: self.in_flight.is_empty(),
         };
         match self.publications.take(message, turn)? {
@@ -252,31 +259,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 Ok(false)
             }
         }
-    }
-
-    fn subscribe(&mut self, subscribe: &Subscribe<'_>) {
-        let deliveries = &mut self.deliveries;
-        let answers = subscribe.subscriptions().map(|asked| {
-            check_filter(asked.filter)?;
-            let granted = asked.qos.min(Qos::AtLeastOnce);
-            deliveries.subscription = Some(granted);
-            Ok(granted)
-        });
-        let out = &mut self.socket.outgoing;
-        write_suback(out, self.version, subscribe.packet_id, answers);
-    }
-
-    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) {
-        let deliveries = &mut self.deliveries;
-        let answers = unsubscribe.filters().map(|filter| {
-            let is_ours = check_filter(filter).is_ok();
-            match is_ours.then(|| deliveries.subscription.take()).flatten() {
-                Some(_) => ReasonCode::Success,
-                None => ReasonCode::NoSubscriptionExisted,
-            }
-        });
-        let out = &mut self.socket.outgoing;
-        write_unsuback(out, self.version, unsubscribe.packet_id, answers);
     }
 
     /// The first publication in flight is decided; those behind it that are decided too are acknowledged in the same go.
@@ -346,6 +328,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let turn = Turn {
             window: &mut self.session.window,
             commands: &self.commands,
+            deliveries: &self.deliveries,
             is_idle: true,
         };
         let taken = self.publications.take_will(&will, turn);
@@ -398,16 +381,5 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             let has_room = self.deliveries.has_room();
             next = has_room.then(|| self.commands.try_next()).flatten();
         }
-    }
-}
-
-/// The device must send again what was not acknowledged, on another connection: this one has acknowledged what came before.
-fn not_kept(refusal: Refusal) -> End {
-    match refusal {
-        Refusal::JournalFull | Refusal::AfterRefusal => End::Error(
-            ReasonCode::ServerBusy,
-            "the journal is full: connect again and send what was not acknowledged".to_owned(),
-        ),
-        Refusal::TooLarge | Refusal::JournalGone => internal(),
     }
 }

@@ -11,6 +11,7 @@ use crate::config::LAST_WORDS_TIMEOUT;
 use crate::inbound::buffered::Buffered;
 use crate::metrics::Code;
 use crate::node::Node;
+use crate::pipeline::intake::Refusal;
 use crate::pipeline::sessions::{EndReason, TakeOverError};
 
 /// How a connection ends.
@@ -27,12 +28,13 @@ pub enum End {
 }
 
 impl End {
-    /// Is the device gone in a way that its will was left for? That this node stops is none.
+    /// Is the device gone in a way that its will was left for? That this node stops is none, and who lost the right to speak
+    /// has none.
     #[must_use]
     pub fn wants_will(&self) -> bool {
         match self {
             Self::Disconnected { is_will_wanted } => *is_will_wanted,
-            Self::Error(ReasonCode::ServerShuttingDown, _) => false,
+            Self::Error(ReasonCode::ServerShuttingDown | ReasonCode::NotAuthorized, _) => false,
             Self::Gone | Self::Broken(_) | Self::Error(..) => true,
         }
     }
@@ -98,6 +100,17 @@ pub fn internal() -> End {
 
 pub fn protocol_error(message: &str) -> End {
     End::Error(ReasonCode::ProtocolError, message.to_owned())
+}
+
+/// The device must send again what was not acknowledged, on another connection: this one has acknowledged what came before.
+pub fn not_kept(refusal: Refusal) -> End {
+    match refusal {
+        Refusal::JournalFull | Refusal::AfterRefusal => End::Error(
+            ReasonCode::ServerBusy,
+            "the journal is full: connect again and send what was not acknowledged".to_owned(),
+        ),
+        Refusal::TooLarge | Refusal::JournalGone => internal(),
+    }
 }
 
 /// Counts the end; has `write_last_words` tell the device why, if it can still be told; and closes.

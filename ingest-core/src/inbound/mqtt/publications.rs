@@ -4,9 +4,11 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::codec::ReasonCode;
+use super::deliveries::Deliveries;
 use super::end::{End, internal};
 use super::greeting::OwnedWill;
 use super::in_flight::Answer;
+use super::thingsboard::{Telemetry, result_body};
 use super::topics::Topic;
 use crate::event::msgpack::{write_map_len, write_str};
 use crate::event::{Event, RejectCode};
@@ -55,12 +57,14 @@ pub struct Message<'m> {
 pub struct Turn<'c> {
     pub window: &'c mut SequenceWindow,
     pub commands: &'c CommandLink,
+    pub deliveries: &'c Deliveries,
     /// Nothing of this connection is on its way to the disk.
     pub is_idle: bool,
 }
 
 /// Why a message cannot be taken for what its topic says.
-enum Unfit {
+#[derive(Debug)]
+pub enum Unfit {
     /// It is kept as a dead letter.
     Unreadable(ReasonCode, String),
     JournalFull,
@@ -72,14 +76,17 @@ impl From<Refusal> for Unfit {
         match refusal {
             // After what the journal gave back a connection ends, so nothing of its is after a refusal for long.
             Refusal::JournalFull | Refusal::AfterRefusal => Self::JournalFull,
-            Refusal::TooLarge => unfit("more than this node's journal can hold at a time"),
+            Refusal::TooLarge => Unfit::payload("more than this node's journal can hold at a time"),
             Refusal::JournalGone => Self::JournalGone,
         }
     }
 }
 
-fn unfit(why: impl ToString) -> Unfit {
-    Unfit::Unreadable(ReasonCode::PayloadFormatInvalid, why.to_string())
+impl Unfit {
+    /// The payload is not what its topic says.
+    pub fn payload(why: impl ToString) -> Self {
+        Self::Unreadable(ReasonCode::PayloadFormatInvalid, why.to_string())
+    }
 }
 
 impl<'a> Publications<'a> {
@@ -100,7 +107,19 @@ impl<'a> Publications<'a> {
     pub fn take(&self, message: Message<'_>, turn: Turn<'_>) -> Result<Taking, End> {
         let taken = match Topic::of(message.topic) {
             Topic::Events => self.take_events(message, turn),
-            Topic::Result { request_id } => self.take_result(&request_id, message, turn),
+            Topic::Result { request_id } => {
+                let mut body = Vec::with_capacity(message.payload.len() + request_id.len());
+                result_message(&request_id, message.payload, &mut body)
+                    .map_err(Unfit::payload)
+                    .and_then(|()| self.take_result(&body, turn))
+            }
+            Topic::Telemetry => Telemetry::read(message.payload)
+                .and_then(|telemetry| self.take_unnumbered(&telemetry)),
+            Topic::RpcResponse { number } => match turn.deliveries.request_of(number) {
+                Some(request_id) => result_body(&request_id, message.payload)
+                    .and_then(|body| self.take_result(&body, turn)),
+                None => Err(Unfit::payload("no command was sent under this number")),
+            },
             Topic::Unknown => Err(Unfit::Unreadable(
                 ReasonCode::TopicNameInvalid,
                 "nothing is published to this topic here".to_owned(),
@@ -123,7 +142,7 @@ impl<'a> Publications<'a> {
         }
         let taken = match std::str::from_utf8(message.payload) {
             Ok(text) => self.take_last_will(message.topic, text),
-            Err(_) => Err(unfit("a will that is not text")),
+            Err(_) => Err(Unfit::payload("a will that is not text")),
         };
         self.or_kept(message, taken)
     }
@@ -163,8 +182,8 @@ impl<'a> Publications<'a> {
 
     fn take_events(&self, message: Message<'_>, turn: Turn<'_>) -> Result<Taking, Unfit> {
         let mut body = Vec::with_capacity(message.payload.len());
-        let epoch = events_message(message.payload, &mut body).map_err(unfit)?;
-        let events = events_of(&body).map_err(unfit)?;
+        let epoch = events_message(message.payload, &mut body).map_err(Unfit::payload)?;
+        let events = events_of(&body).map_err(Unfit::payload)?;
         let taken = match epoch {
             Some(epoch) if epoch > turn.window.epoch() && !turn.is_idle => {
                 return Ok(Taking::AfterInFlight);
@@ -172,17 +191,7 @@ impl<'a> Publications<'a> {
             Some(epoch) => self.take_numbered(epoch, events, turn.window),
             None => self.intake.take_apart(None, events),
         };
-        match taken.map_err(unfit)? {
-            Taken::Queued(queued) => Ok(Taking::InFlight {
-                answer: answer(&queued),
-                awaited: Awaited::Queued(queued),
-            }),
-            Taken::Duplicate => Ok(Taking::InFlight {
-                answer: Answer::SUCCESS,
-                awaited: Awaited::Duplicate,
-            }),
-            Taken::Refused(refusal) => Err(refusal.into()),
-        }
+        taking(taken.map_err(Unfit::payload)?)
     }
 
     /// Events of a higher epoch begin it; those of a lower one are stored as far as the database has not got them.
@@ -202,25 +211,19 @@ impl<'a> Publications<'a> {
         }
     }
 
-    fn take_result(
-        &self,
-        request_id: &str,
-        message: Message<'_>,
-        turn: Turn<'_>,
-    ) -> Result<Taking, Unfit> {
-        let mut body = Vec::with_capacity(message.payload.len() + request_id.len());
-        result_message(request_id, message.payload, &mut body).map_err(unfit)?;
-        let Incoming::Result(result) = frame::decode(kind::RESULT, &body).map_err(unfit)? else {
-            return Err(unfit("no result"));
+    fn take_result(&self, body: &[u8], turn: Turn<'_>) -> Result<Taking, Unfit> {
+        let decoded = frame::decode(kind::RESULT, body).map_err(Unfit::payload)?;
+        let Incoming::Result(result) = decoded else {
+            return Err(Unfit::payload("no result"));
         };
         let Some(outcome) = Outcome::of(&result) else {
             self.node.count_result("foreign");
-            return Err(unfit("no command has such a request id"));
+            return Err(Unfit::payload("no command has such a request id"));
         };
         let appended = self.node.append_result(self.intake.device_id, &outcome);
         let queued = appended.map_err(|error| match error {
             AppendError::Full { .. } => Unfit::JournalFull,
-            AppendError::TooLarge { .. } => unfit(error),
+            AppendError::TooLarge { .. } => Unfit::payload(error),
             AppendError::Poisoned | AppendError::Closed => Unfit::JournalGone,
         })?;
         let is_awaited = turn.commands.complete(&outcome);
@@ -249,19 +252,35 @@ impl<'a> Publications<'a> {
         };
         let mut encoded = Vec::with_capacity(metadata.len() + 32);
         encode_event(&event, &mut encoded);
+        self.take_unnumbered(&Telemetry {
+            num_events: 1,
+            events: encoded,
+        })
+    }
+
+    fn take_unnumbered(&self, telemetry: &Telemetry) -> Result<Taking, Unfit> {
+        let num_events = telemetry.num_events;
         let events = Events {
             first_seq: 1,
-            num_events: 1,
-            events: frame::EventIter::new(&encoded, 1),
+            num_events,
+            events: frame::EventIter::new(&telemetry.events, num_events),
         };
-        match self.intake.take_apart(None, events).map_err(unfit)? {
-            Taken::Queued(queued) => Ok(Taking::InFlight {
-                answer: answer(&queued),
-                awaited: Awaited::Queued(queued),
-            }),
-            Taken::Duplicate => Err(Unfit::JournalGone),
-            Taken::Refused(refusal) => Err(refusal.into()),
-        }
+        let taken = self.intake.take_apart(None, events);
+        taking(taken.map_err(Unfit::payload)?)
+    }
+}
+
+fn taking(taken: Taken) -> Result<Taking, Unfit> {
+    match taken {
+        Taken::Queued(queued) => Ok(Taking::InFlight {
+            answer: answer(&queued),
+            awaited: Awaited::Queued(queued),
+        }),
+        Taken::Duplicate => Ok(Taking::InFlight {
+            answer: Answer::SUCCESS,
+            awaited: Awaited::Duplicate,
+        }),
+        Taken::Refused(refusal) => Err(refusal.into()),
     }
 }
 

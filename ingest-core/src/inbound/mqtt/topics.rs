@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::codec::{CodecError, Publish, ReasonCode};
+use super::thingsboard;
 
 /// Where a device publishes its events.
 const EVENTS: &str = "hse/v1/events";
@@ -23,18 +24,29 @@ pub enum Topic<'a> {
     Result {
         request_id: Cow<'a, str>,
     },
+    /// Events, as ThingsBoard has them.
+    Telemetry,
+    /// The answer to a command that was sent under a number.
+    RpcResponse {
+        number: &'a str,
+    },
     Unknown,
 }
 
 impl<'a> Topic<'a> {
     #[must_use]
     pub fn of(topic: &'a str) -> Self {
-        match topic.strip_prefix(RESULTS) {
-            _ if topic == EVENTS => Self::Events,
-            Some(level) => Self::Result {
-                request_id: unescaped(level),
-            },
-            None => Self::Unknown,
+        if topic == EVENTS {
+            Self::Events
+        } else if let Some(level) = topic.strip_prefix(RESULTS) {
+            let request_id = unescaped(level);
+            Self::Result { request_id }
+        } else if thingsboard::is_telemetry(topic) {
+            Self::Telemetry
+        } else if let Some(number) = thingsboard::response_number(topic) {
+            Self::RpcResponse { number }
+        } else {
+            Self::Unknown
         }
     }
 }
@@ -76,13 +88,24 @@ fn unescaped(level: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// May a device subscribe to `filter`?
+/// How a device hears its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Under their request ids.
+    Commands,
+    /// Under numbers, which follow the topic.
+    Rpc { topic: &'static str },
+}
+
+/// What a device hears that subscribes to `filter`.
 ///
 /// # Errors
-/// Why not.
-pub fn check_filter(filter: &str) -> Result<(), ReasonCode> {
+/// Why it may not.
+pub fn channel_of(filter: &str) -> Result<Channel, ReasonCode> {
     if COMMAND_FILTERS.contains(&filter) {
-        Ok(())
+        Ok(Channel::Commands)
+    } else if let Some(topic) = thingsboard::request_topic(filter) {
+        Ok(Channel::Rpc { topic })
     } else if !is_filter(filter) {
         Err(ReasonCode::TopicFilterInvalid)
     } else if filter.starts_with("$share/") {
@@ -156,8 +179,13 @@ mod tests {
     #[test]
     fn a_device_subscribes_to_its_commands_and_to_nothing_else() {
         let answers = [
-            ("hse/v1/commands/+", Ok(())),
-            ("hse/v1/commands/#", Ok(())),
+            ("hse/v1/commands/+", Ok(Channel::Commands)),
+            ("hse/v1/commands/#", Ok(Channel::Commands)),
+            ("v2/r/req/+", Ok(Channel::Rpc { topic: "v2/r/req/" })),
+            (
+                "v1/devices/me/rpc/request/#",
+                Err(ReasonCode::NotAuthorized),
+            ),
             ("#", Err(ReasonCode::NotAuthorized)),
             ("hse/v1/events", Err(ReasonCode::NotAuthorized)),
             ("a/#/b", Err(ReasonCode::TopicFilterInvalid)),
@@ -168,7 +196,7 @@ mod tests {
             ),
         ];
         for (filter, answer) in answers {
-            assert_eq!(check_filter(filter), answer, "{filter}");
+            assert_eq!(channel_of(filter), answer, "{filter}");
         }
     }
 

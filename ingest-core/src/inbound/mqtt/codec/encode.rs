@@ -51,7 +51,7 @@ pub fn write_connack(
     version: Version,
     answer: Result<&Connack, (ReasonCode, &str)>,
 ) {
-    let reason = answer.map_or_else(|(reason, _)| reason, |_| ReasonCode::Success);
+    let reason = answer.map_or_else(|(reason, _)| reason.in_connack(), |_| ReasonCode::Success);
     if version == Version::V311 {
         if let Some(return_code) = reason.connect_return_code() {
             write_packet(out, CONNACK, |out| out.extend_from_slice(&[0, return_code]));

@@ -22,7 +22,6 @@ pub enum ReasonCode {
     SessionTakenOver = 0x8e,
     TopicFilterInvalid = 0x8f,
     TopicNameInvalid = 0x90,
-    PacketIdentifierInUse = 0x91,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
     PayloadFormatInvalid = 0x99,
@@ -37,6 +36,16 @@ impl ReasonCode {
         self as u8
     }
 
+    /// As a CONNACK of version 5 may say it (table 3-1), which has fewer words than DISCONNECT.
+    #[must_use]
+    pub fn in_connack(self) -> Self {
+        match self {
+            Self::ServerShuttingDown => Self::ServerUnavailable,
+            Self::SessionTakenOver => Self::ServerBusy,
+            other => other,
+        }
+    }
+
     /// The return code of a CONNACK of version 3.1.1 (section 3.2.2.3); none where that version only closes.
     #[must_use]
     pub fn connect_return_code(self) -> Option<u8> {
@@ -44,7 +53,7 @@ impl ReasonCode {
             Self::Success => Some(0),
             Self::UnsupportedProtocolVersion => Some(1),
             Self::ClientIdentifierNotValid => Some(2),
-            Self::ServerUnavailable | Self::ServerBusy | Self::ServerShuttingDown => Some(3),
+            Self::ServerUnavailable | Self::ServerBusy => Some(3),
             Self::BadUserNameOrPassword => Some(4),
             Self::NotAuthorized => Some(5),
             _ => None,
@@ -73,7 +82,6 @@ impl ReasonCode {
             Self::SessionTakenOver => "session_taken_over",
             Self::TopicFilterInvalid => "topic_filter_invalid",
             Self::TopicNameInvalid => "topic_name_invalid",
-            Self::PacketIdentifierInUse => "packet_identifier_in_use",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PacketTooLarge => "packet_too_large",
             Self::PayloadFormatInvalid => "payload_format_invalid",

@@ -323,15 +323,45 @@ fn packets_of_qos_2_and_of_servers_are_protocol_errors() {
     }
 }
 
-#[test]
-fn what_the_server_says_is_what_the_specification_shows() {
-    let mut out = Vec::new();
-    let offered = Connack {
+fn offered() -> Connack {
+    Connack {
         receive_maximum: 64,
         packet_bytes_max: 1 << 20,
         topic_alias_maximum: 8,
         assigned_client_id: None,
-    };
+    }
+}
+
+#[test]
+fn a_connack_of_version_5_tells_what_is_served_or_why_not() {
+    let mut out = Vec::new();
+    write_connack(&mut out, Version::V5, Ok(&offered()));
+    let expected = [
+        &[0x20, 25, 0, 0, 22, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x24, 1][..],
+        &[0x27, 0, 0x10, 0, 0, 0x22, 0, 8, 0x29, 0, 0x2a, 0],
+    ]
+    .concat();
+    assert_eq!(out, expected);
+
+    out.clear();
+    write_connack(
+        &mut out,
+        Version::V5,
+        Err((ReasonCode::SessionTakenOver, "")),
+    );
+    write_connack(
+        &mut out,
+        Version::V311,
+        Err((ReasonCode::ServerShuttingDown, "")),
+    );
+    let expected = [&[0x20, 6, 0, 0x89, 3, 0x1f, 0, 0][..], &[0x20, 2, 0, 3]].concat();
+    assert_eq!(out, expected, "no code that a CONNACK does not know");
+}
+
+#[test]
+fn what_the_server_says_is_what_the_specification_shows() {
+    let mut out = Vec::new();
+    let offered = offered();
     write_connack(&mut out, Version::V311, Ok(&offered));
     write_connack(
         &mut out,
@@ -366,15 +396,6 @@ fn what_the_server_says_is_what_the_specification_shows() {
         &[0x40, 2, 0, 5],
         &[0x40, 2, 0, 5],
         &[0x40, 9, 0, 5, 0x99, 5, 0x1f, 0, 2, b'n', b'o'],
-    ]
-    .concat();
-    assert_eq!(out, expected);
-
-    out.clear();
-    write_connack(&mut out, Version::V5, Ok(&offered));
-    let expected = [
-        &[0x20, 25, 0, 0, 22, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x24, 1][..],
-        &[0x27, 0, 0x10, 0, 0, 0x22, 0, 8, 0x29, 0, 0x2a, 0],
     ]
     .concat();
     assert_eq!(out, expected);
