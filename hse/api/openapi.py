@@ -51,6 +51,7 @@ TAGS = {
     "authentication": "Sign in, go on, sign out.",
     "own account": "Your own password and second factor.",
     "devices": "The registry of devices, their gateways and their tokens.",
+    "device profiles": "What devices of a kind measure, and how what they say becomes values.",
     "alarms": "What devices raise and people must see.",
     "commands": "Commands to devices, and what came of them.",
     "guests": "Guests, who accompanies them, and what is kept of them.",

@@ -11,6 +11,8 @@ import pytest
 import xlsxwriter
 
 from tests.api.conftest import Client, problem_of
+from tests.api.profiled import new_profile
+from tests.api.test_door_codes import clerk
 from tests.api.world import Person, World
 
 IMPORTS = "/api/v1/imports/sites"
@@ -334,3 +336,33 @@ async def test_a_request_larger_than_others_may_be_is_taken_and_one_too_large_re
     report = await send(api, world.chief, content, dry_run=True)
     assert counts(report.json()) == (6_000, 0, 0, 0)
     problem_of(await send(api, world.chief, b"x" * (6 << 20)), 413, "request.too-large")
+
+
+async def test_a_device_gets_the_profile_of_its_organisation_by_name_and_keeps_it(api: Client, world: World) -> None:
+    profile_id = str(new_profile(world, world.tenant, name="EM24"))
+    new_profile(world, world.other_tenant, name="Foreign")
+    row = {"kind": "device", "establishment": "Acme 1", "name": "Meter 7", "serial_number": "7"}
+    told = {"profile": "EM24", "modbus": '{"host": "10.0.4.7", "unit_id": 7}'}
+    assert counts(await report_of(api, world.admin, [{**row, **told}])) == (1, 0, 0, 0)
+    assert counts(await report_of(api, world.admin, [{**row, **told}])) == (0, 0, 1, 0)
+    assert counts(await report_of(api, world.admin, [row])) == (0, 0, 1, 0)
+    made = (await items(api, world.admin, "devices"))["Meter 7"]
+    assert made["profile_id"] == profile_id
+    assert made["modbus"] == {"host": "10.0.4.7", "port": 502, "unit_id": 7, "framing": "tcp"}
+    wrong = [
+        {**row, "serial_number": "8", "profile": "Foreign"},
+        {**row, "serial_number": "9", "modbus": '{"host": "127.0.0.1"}'},
+        {"kind": "area", "establishment": "Acme 1", "area_path": "Hall", "profile": "EM24"},
+    ]
+    report = await report_of(api, world.admin, wrong, mode="row_by_row")
+    assert failures(report) == {2: "resource.not-found", 3: "request.invalid", 4: "request.invalid"}
+    assert "Foreign" in report["rows"][0]["message"]
+
+
+async def test_who_sees_no_profiles_imports_none(api: Client, world: World) -> None:
+    new_profile(world, world.tenant, name="EM24")
+    keeper = clerk(world, "read_device", "create_device", "update_device", "read_establishment")
+    row = {"kind": "device", "establishment": "Acme 1", "name": "Meter 7"}
+    report = await report_of(api, keeper, [{**row, "profile": "EM24"}], mode="row_by_row")
+    assert failures(report) == {2: "resource.not-found"}
+    assert counts(await report_of(api, keeper, [row])) == (1, 0, 0, 0)

@@ -77,6 +77,29 @@ def test_the_core_may_retry_dead_letters_and_read_the_registry(core: psycopg.Con
     core.execute("delete from dead_letters where id = 0")
 
 
+def test_the_core_reads_the_profiles_of_every_tenant_and_changes_none(
+    engine: sa.Engine, core: psycopg.Connection
+) -> None:
+    with engine.begin() as connection:
+        organization = connection.execute(
+            sa.text("insert into organizations (name) values (:name) returning id"), {"name": uuid4().hex}
+        ).scalar_one()
+        profile = connection.execute(
+            sa.text(
+                "insert into device_profiles (organization_id, name, points, format)"
+                " values (:organization, 'meter', '[]', '{\"kind\": \"hdp\"}') returning id"
+            ),
+            {"organization": organization},
+        ).scalar_one()
+    columns: LiteralString = "id, organization_id, points, expected_interval_s, format, version"
+    row = core.execute(f"select {columns} from device_profiles where id = %s", [profile]).fetchone()
+    assert row == (profile, organization, [], None, {"kind": "hdp"}, 1)
+    core.execute("select profile_id, modbus from devices")
+    core.execute("listen hse_device_profiles")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        core.execute("update device_profiles set name = 'mine'")
+
+
 def test_the_core_may_read_what_it_stored(core: psycopg.Connection) -> None:
     core.execute("select time, event_type, value, unit, metadata from device_events where device_id = %s", [uuid4()])
 

@@ -2,14 +2,13 @@
 
 import json
 import re
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hse.domain.devices.modbus import NUM_REGISTERS, ModbusAddress, checked_address
+from hse.domain.devices.modbus import NUM_REGISTERS, checked_address
 from hse.domain.devices.profile_formats import Definition, checked_definition
 from hse.domain.devices.profile_paths import PATH_CHARS_MAX, UnreadablePath, kept_path, steps_of
 from hse.domain.errors import Invalid
@@ -274,13 +273,22 @@ def test_the_examples_of_the_description_are_what_is_kept() -> None:
         kept = checked(one["format"], one["points"], one["expected_interval_s"])
         assert json.dumps([kept.points, kept.format]) == json.dumps([one["points"], one["format"]])
     (address,) = [one for one in examples if "host" in one]
-    assert asdict(checked_address(ModbusAddress(**address))) == address
+    assert checked_address(address) == address
 
 
 @pytest.mark.parametrize("wrong", [0, -5, 1.5, True, "60", 31 * 86_400 + 1])
 def test_an_interval_that_cannot_be_is_refused(wrong: object) -> None:
     with pytest.raises(Invalid, match=r"^expected_interval_s: "):
         checked(interval=wrong)
+
+
+def test_a_profile_is_bounded_as_a_whole() -> None:
+    def many(name_chars: int) -> list[dict[str, str]]:
+        return [{"key": f"k{at}", "name": "n" * name_chars} for at in range(500)]
+
+    assert len(checked(points=many(100)).points) == 500
+    with pytest.raises(Invalid, match="131072 bytes"):
+        checked(points=many(200))
 
 
 def test_nobody_waits_more_eagerly_than_is_polled() -> None:
@@ -333,8 +341,8 @@ def test_a_path_is_never_kept_longer_than_one_may_be() -> None:
     ],
 )
 def test_a_host_is_kept_in_its_canonical_form(host: str, kept: str) -> None:
-    assert checked_address(ModbusAddress(host=host)) == ModbusAddress(host=kept)
-    assert checked_address(ModbusAddress(host=kept)).host == kept
+    whole = {"host": kept, "port": 502, "unit_id": 1, "framing": "tcp"}
+    assert checked_address({"host": host}) == checked_address(whole) == whole
 
 
 @pytest.mark.parametrize(
@@ -369,15 +377,23 @@ def test_a_host_is_kept_in_its_canonical_form(host: str, kept: str) -> None:
 )
 def test_a_host_that_is_no_device_is_refused(host: str) -> None:
     with pytest.raises(Invalid) as refused:
-        checked_address(ModbusAddress(host=host))
+        checked_address({"host": host})
     assert refused.value.field == "modbus.host"
 
 
 @pytest.mark.parametrize(
     ("wrong", "field"),
-    [({"port": 0}, "port"), ({"port": 65_536}, "port"), ({"unit_id": 256}, "unit_id"), ({"framing": "rtu"}, "framing")],
+    [
+        ({"port": 0}, "port"),
+        ({"port": 65_536}, "port"),
+        ({"port": "502"}, "port"),
+        ({"unit_id": 256}, "unit_id"),
+        ({"unit": 7}, "unit"),
+        ({"framing": "rtu"}, "framing"),
+        ({"host": None}, "host"),
+    ],
 )
 def test_an_address_that_cannot_be_is_refused(wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        checked_address(ModbusAddress(**{"host": "10.0.4.7", **wrong}))
+        checked_address({"host": "10.0.4.7", **wrong})
     assert refused.value.field == f"modbus.{field}"

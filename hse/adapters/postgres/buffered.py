@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from hse.adapters.postgres.device_profiles import DeviceProfiles
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations
 from hse.adapters.postgres.people import People
@@ -17,6 +18,7 @@ from hse.adapters.postgres.reach import one_of
 from hse.adapters.postgres.stores import TableStore, Transaction
 from hse.adapters.postgres.tables import establishments
 from hse.domain.devices.model import Device, DeviceToken
+from hse.domain.devices.profile_views import DeviceProfile
 from hse.domain.errors import Stale
 from hse.domain.organizations.model import Area, Establishment, Organization
 from hse.domain.policy import EVERYWHERE, Actor, Reach
@@ -209,6 +211,10 @@ class BufferedAreas(BufferedStore[Area], Areas):
 
         self._work.row.undo.append(undo)
         return after
+
+
+class BufferedDeviceProfiles(BufferedStore[DeviceProfile], DeviceProfiles):
+    """The profiles of devices; an import makes none."""
 
 
 class BufferedDevices(BufferedStore[Device], Devices):

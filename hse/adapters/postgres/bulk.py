@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from hse.adapters.postgres.buffered import (
     BufferedAreas,
+    BufferedDeviceProfiles,
     BufferedDevices,
     BufferedEstablishments,
     BufferedOrganizations,
@@ -24,9 +25,11 @@ from hse.adapters.postgres.buffered import (
 )
 from hse.adapters.postgres.identity_tables import audit_entries
 from hse.adapters.postgres.reach import one_of
-from hse.adapters.postgres.tables import areas, devices, establishments, organizations
+from hse.adapters.postgres.tables import areas, device_profiles, devices, establishments, organizations
 from hse.adapters.postgres.work import PostgresWork, audit_values
 from hse.domain.devices.model import Device
+from hse.domain.devices.ports import SEE_PROFILES
+from hse.domain.devices.profile_views import DeviceProfile
 from hse.domain.errors import DomainError
 from hse.domain.organizations.model import Area, Establishment, Organization
 from hse.domain.work import Record
@@ -46,6 +49,7 @@ class BulkWork(PostgresWork):
         self._organizations = BufferedOrganizations(self)
         self._establishments = BufferedEstablishments(self)
         self._areas = BufferedAreas(self)
+        self._device_profiles = BufferedDeviceProfiles(self)
         self._devices = BufferedDevices(self)
         self._people = BufferedPeople(self)
 
@@ -73,6 +77,11 @@ class BulkWork(PostgresWork):
     def devices(self) -> BufferedDevices:
         """The devices."""
         return self._devices
+
+    @property
+    def device_profiles(self) -> BufferedDeviceProfiles:
+        """The profiles of devices."""
+        return self._device_profiles
 
     @property
     def people(self) -> BufferedPeople:
@@ -115,6 +124,16 @@ class BulkWork(PostgresWork):
             self.actor.reach("read_device"),
             one_of(devices.c.organization_id, organization_ids),
             sa.or_(_among(devices.c.name, names), _among(devices.c.serial_number, serial_numbers)),
+        )
+
+    async def device_profiles_called(
+        self, organization_ids: Collection[UUID], names: Collection[str]
+    ) -> list[DeviceProfile]:
+        """Those that the actor may see."""
+        return await self._device_profiles.load(
+            self.actor.reach(SEE_PROFILES),
+            one_of(device_profiles.c.organization_id, organization_ids),
+            _among(device_profiles.c.name, names),
         )
 
     async def give_way(self) -> None:

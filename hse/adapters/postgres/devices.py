@@ -29,6 +29,7 @@ class Devices(TableStore[Device]):
     constraints: ClassVar[Mapping[str, str]] = {
         "devices_serial_number": "serial_number",
         "devices_gateway_is_top_level": "gateway_id",
+        "devices_profile_is_of_the_organization": "profile_id",
         "devices_establishment_is_of_the_organization": "establishment_id",
         "devices_area_is_of_the_establishment": "area_id",
         "devices_area_has_establishment": "area_id",

@@ -106,6 +106,17 @@ class WholeScope:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnScope:
+    """Of what is an organisation's own, which is reached by everybody who belongs to it, too."""
+
+    organization_id: sa.Column[Any]
+
+    def within(self, reach: Reach) -> sa.ColumnElement[bool]:
+        """The condition that a row within the reach meets."""
+        return sa.true() if reach.is_everything else _one_of_reach(self.organization_id, OWNERS, reach)
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerScope:
     """Of what belongs to a partner company, or to an organisation itself."""
 

@@ -107,6 +107,20 @@ areas = sa.Table(
     *version_columns(),
 )
 
+device_profiles = sa.Table(
+    "device_profiles",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, sa.ForeignKey(organizations.c.id), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("expected_interval_s", sa.Integer),
+    sa.Column("points", JSONB, nullable=False),
+    sa.Column("format", JSONB, nullable=False),
+    sa.Column("format_kind", sa.Text, sa.Computed("format ->> 'kind'"), nullable=False),
+    *version_columns(),
+)
+
 devices = sa.Table(
     "devices",
     metadata,
@@ -130,6 +144,8 @@ devices = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("metadata", JSONB, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("profile_id", sa.Uuid),
+    sa.Column("modbus", JSONB(none_as_null=True)),
 )
 
 device_command_groups = sa.Table(

@@ -18,6 +18,7 @@ from hse.adapters.postgres.booking_notifications import BookingNotifications, No
 from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
+from hse.adapters.postgres.device_profiles import DeviceProfiles
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.door_codes import DoorCodes, DoorLocks
 from hse.adapters.postgres.guests import Guests
@@ -127,6 +128,11 @@ class PostgresWork:
     def devices(self) -> Devices:
         """The devices."""
         return Devices(self)
+
+    @property
+    def device_profiles(self) -> DeviceProfiles:
+        """The profiles of devices."""
+        return DeviceProfiles(self)
 
     @property
     def alarms(self) -> Alarms:

@@ -6,7 +6,15 @@ import strawberry
 
 from hse.api.graphql.connections import connection, list_of, reference, single
 from hse.api.graphql.context import Asked, context_of
-from hse.api.graphql.entities import ALARMS, AREAS, DEVICE_COMMANDS, DEVICES, ESTABLISHMENTS, ORGANIZATIONS
+from hse.api.graphql.entities import (
+    ALARMS,
+    AREAS,
+    DEVICE_COMMANDS,
+    DEVICE_PROFILES,
+    DEVICES,
+    ESTABLISHMENTS,
+    ORGANIZATIONS,
+)
 from hse.api.graphql.mutations import acts, acts_once, changes, creates
 from hse.api.graphql.telemetry import DeviceState
 from hse.api.graphql.types import mirrors
@@ -32,6 +40,7 @@ class Device:
     area = reference(AREAS, "area_id")
     gateway = reference(DEVICES, "gateway_id")
     children = list_of(DEVICES, "gateway_id")
+    profile = reference(DEVICE_PROFILES, "profile_id")
     alarms = list_of(ALARMS, "device_id")
     commands = list_of(DEVICE_COMMANDS, "device_id")
 

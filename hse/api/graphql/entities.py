@@ -12,6 +12,7 @@ from hse.adapters.postgres.audit import AuditEntries
 from hse.adapters.postgres.booking_notifications import BookingNotifications, NotificationTemplates
 from hse.adapters.postgres.bookings import BookingHistory, Bookings
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
+from hse.adapters.postgres.device_profiles import DeviceProfiles
 from hse.adapters.postgres.devices import Devices
 from hse.adapters.postgres.door_codes import DoorCodes
 from hse.adapters.postgres.guests import Guests
@@ -25,8 +26,9 @@ from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
 from hse.domain.booking import booking_notifications, bookings, door_codes, guests
 from hse.domain.booking.model import Booking, BookingHistoryEntry
-from hse.domain.devices import commanding
+from hse.domain.devices import commanding, device_profiles
 from hse.domain.devices import queries as devices
+from hse.domain.devices.ports import SEE_PROFILES
 from hse.domain.errors import Invalid
 from hse.domain.identity import api_keys, audit, invitations, roles, session_control, users
 from hse.domain.identity.audit import AuditEntry
@@ -80,6 +82,7 @@ IDENTITY_MODULE = "hse.api.graphql.identity"
 BOOKING_MODULE = "hse.api.graphql.booking"
 DOOR_CODES_MODULE = "hse.api.graphql.door_codes"
 NOTIFICATIONS_MODULE = "hse.api.graphql.booking_notifications"
+PROFILES_MODULE = "hse.api.graphql.device_profiles"
 COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
@@ -125,10 +128,19 @@ DEVICES = Entity(
         "establishment_id": UUID,
         "area_id": UUID,
         "gateway_id": UUID,
+        "profile_id": UUID,
         "device_type": str,
         "protocol": str,
         "is_enabled": bool,
     },
+)
+DEVICE_PROFILES = Entity(
+    type_name="DeviceProfile",
+    module=PROFILES_MODULE,
+    see=SEE_PROFILES,
+    rows=DeviceProfiles,
+    page=device_profiles.device_profiles,
+    filters={"organization_id": UUID, "format_kind": str},
 )
 ALARMS = Entity(
     type_name="Alarm",

@@ -24,6 +24,7 @@ from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.booking_notifications import NotificationsMutation, NotificationsQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
+from hse.api.graphql.device_profiles import DeviceProfilesMutation, DeviceProfilesQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
 from hse.api.graphql.door_codes import DoorCodesMutation, DoorCodesQuery
 from hse.api.graphql.errors import DATABASE_AWAY, refused, told
@@ -42,6 +43,7 @@ INIT_SECONDS_MAX = 10
 class Query(
     OrganizationsQuery,
     DevicesQuery,
+    DeviceProfilesQuery,
     TelemetryQuery,
     DeviceCommandsQuery,
     AlertsQuery,
@@ -57,6 +59,7 @@ class Query(
 class Mutation(
     OrganizationsMutation,
     DevicesMutation,
+    DeviceProfilesMutation,
     DeviceCommandsMutation,
     BookingMutation,
     DoorCodesMutation,

@@ -23,6 +23,14 @@ Model = Annotated[str, msgspec.Meta(max_length=200, pattern=LINE, examples=["iEM
 SerialNumber = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=LINE, examples=["SN-004711"])]
 MacAddress = Annotated[str, msgspec.Meta(max_length=40, pattern=LINE, examples=["00:1b:44:11:3a:b7"])]
 IpAddress = Annotated[str, msgspec.Meta(max_length=60, pattern=LINE, examples=["192.0.2.7"])]
+# Its values are checked by the domain, which names them: `modbus.port`.
+Modbus = Annotated[
+    dict[str, Any],
+    msgspec.Meta(
+        description="Where it answers when it is polled: `host`, `port` (502), `unit_id` (1), `framing` (tcp or rtu_over_tcp).",
+        examples=[{"host": "10.0.4.7", "port": 502, "unit_id": 17, "framing": "rtu_over_tcp"}],
+    ),
+]
 
 
 class NewDevice(Body):
@@ -33,6 +41,7 @@ class NewDevice(Body):
     establishment_id: UUID | None = None
     area_id: UUID | None = None
     gateway_id: UUID | None = None
+    profile_id: UUID | None = None
     device_type: DeviceType = "sensor"
     manufacturer: Maker | None = None
     model: Model | None = None
@@ -40,6 +49,7 @@ class NewDevice(Body):
     mac_address: MacAddress | None = None
     ip_address: IpAddress | None = None
     protocol: Protocol = "hdp"
+    modbus: Modbus | None = None
     is_enabled: bool = True
     metadata: Metadata = msgspec.field(default_factory=dict)
 
@@ -51,6 +61,7 @@ class DeviceChange(Body):
     establishment_id: UUID | UnsetType | None = UNSET
     area_id: UUID | UnsetType | None = UNSET
     gateway_id: UUID | UnsetType | None = UNSET
+    profile_id: UUID | UnsetType | None = UNSET
     device_type: DeviceType | UnsetType = UNSET
     manufacturer: Maker | UnsetType | None = UNSET
     model: Model | UnsetType | None = UNSET
@@ -58,35 +69,48 @@ class DeviceChange(Body):
     mac_address: MacAddress | UnsetType | None = UNSET
     ip_address: IpAddress | UnsetType | None = UNSET
     protocol: Protocol | UnsetType = UNSET
+    modbus: Modbus | UnsetType | None = UNSET
     is_enabled: bool | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
 
 
-async def provide_filters(
+Given = NamedDependency[SkipValidation[dict[str, Any]]]
+
+
+async def provide_places(
     organization_id: FromQuery[UUID | None] = None,
     establishment_id: FromQuery[UUID | None] = None,
     area_id: FromQuery[UUID | None] = None,
     gateway_id: FromQuery[UUID | None] = None,
+) -> dict[str, Any]:
+    """Where the devices are that a list is to show."""
+    return {
+        "organization_id": organization_id,
+        "establishment_id": establishment_id,
+        "area_id": area_id,
+        "gateway_id": gateway_id,
+    }
+
+
+async def provide_filters(
+    places: Given,
+    profile_id: FromQuery[UUID | None] = None,
     device_type: FromQuery[str | None] = None,
     protocol: FromQuery[str | None] = None,
     is_enabled: FromQuery[bool | None] = None,
 ) -> dict[str, Any]:
     """Which devices a list is to show."""
     return {
-        "organization_id": organization_id,
-        "establishment_id": establishment_id,
-        "area_id": area_id,
-        "gateway_id": gateway_id,
+        **places,
+        "profile_id": profile_id,
         "device_type": device_type,
         "protocol": protocol,
         "is_enabled": is_enabled,
     }
 
 
-@get("/devices", dependencies={"filters": Provide(provide_filters)})
-async def list_devices(
-    acting: Acts, page: Paged, filters: NamedDependency[SkipValidation[dict[str, Any]]]
-) -> Page[Device]:
+@get("/devices", dependencies={"places": Provide(provide_places), "filters": Provide(provide_filters)})
+async def list_devices(acting: Acts, page: Paged, filters: Given) -> Page[Device]:
     """List the devices that you may see; `q` looks in name, serial number, manufacturer and model."""
     return await acting.read(lambda work: queries.devices(work, filtered(page, **filters)))
 

@@ -98,7 +98,8 @@ async def import_sites_file(
     The first row names the columns, in any order: `kind` (establishment, area or device), `organization` (name or id; left out,
     it is your own), `establishment` (name), `area_path` (from outside inwards: `Tower A/Floor 2`; `\\/` is a slash in a name),
     `name`, `type` (of an area or a device), `timezone`, `address`, `latitude`, `longitude`, `floor`, `manufacturer`, `model`,
-    `serial_number`, `mac_address`, `ip_address`, `protocol`, `gateway` (serial number or name), `enabled` (true or false),
+    `serial_number`, `mac_address`, `ip_address`, `protocol`, `modbus` (a JSON object), `gateway` (serial number or name),
+    `profile` (name), `enabled` (true or false),
     `metadata` (a JSON object), `issue_token` (true gives a device a token if it has none; tokens are in this answer and nowhere
     else).
 

@@ -14,7 +14,7 @@ from hse.domain.devices.model import (
     UnusableGateway,
     checked_values,
 )
-from hse.domain.devices.ports import DevicesWork
+from hse.domain.devices.ports import SEE_PROFILES, DevicesWork
 from hse.domain.errors import Forbidden, Invalid
 from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
@@ -28,6 +28,7 @@ class CreateDevice:
     establishment_id: UUID | None = None
     area_id: UUID | None = None
     gateway_id: UUID | None = None
+    profile_id: UUID | None = None
     device_type: str = "sensor"
     manufacturer: str | None = None
     model: str | None = None
@@ -35,6 +36,7 @@ class CreateDevice:
     mac_address: str | None = None
     ip_address: str | None = None
     protocol: str = "hdp"
+    modbus: Mapping[str, Any] | None = None
     is_enabled: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,6 +49,7 @@ class ChangeDevice:
     establishment_id: UUID | Unchanged | None = UNCHANGED
     area_id: UUID | Unchanged | None = UNCHANGED
     gateway_id: UUID | Unchanged | None = UNCHANGED
+    profile_id: UUID | Unchanged | None = UNCHANGED
     device_type: str | Unchanged = UNCHANGED
     manufacturer: str | Unchanged | None = UNCHANGED
     model: str | Unchanged | None = UNCHANGED
@@ -54,6 +57,7 @@ class ChangeDevice:
     mac_address: str | Unchanged | None = UNCHANGED
     ip_address: str | Unchanged | None = UNCHANGED
     protocol: str | Unchanged = UNCHANGED
+    modbus: Mapping[str, Any] | Unchanged | None = UNCHANGED
     is_enabled: bool | Unchanged = UNCHANGED
     metadata: Mapping[str, Any] | Unchanged = UNCHANGED
 
@@ -68,6 +72,7 @@ async def create_device(work: DevicesWork, command: CreateDevice) -> Device:
     await _check_area(work, command.establishment_id, command.area_id)
     if command.gateway_id is not None:
         await _check_gateway(work, organization_id, command.gateway_id)
+    await _check_profile(work, organization_id, command.profile_id)
     return await work.devices.add({**values, "organization_id": organization_id})
 
 
@@ -91,6 +96,8 @@ async def change_device(
     gateway_id = changes.get("gateway_id", before.gateway_id)
     if gateway_id is not None and gateway_id != before.gateway_id:
         await _check_child(work, before, gateway_id)
+    if changes.get("profile_id", before.profile_id) != before.profile_id:
+        await _check_profile(work, before.organization_id, changes["profile_id"])
     return await work.devices.change(before, changes, version=version)
 
 
@@ -158,6 +165,15 @@ async def _check_area(work: DevicesWork, establishment_id: UUID | None, area_id:
     area = await work.areas.find(area_id, work.actor.reach("read_area"))
     if area is None or area.establishment_id != establishment_id:
         raise Invalid("area_id", "is no area of this establishment")
+
+
+async def _check_profile(work: DevicesWork, organization_id: UUID, profile_id: UUID | None) -> None:
+    """Raises `Invalid` unless it is a profile of the device's organisation that the actor may see: one answer for both."""
+    if profile_id is None:
+        return
+    profile = await work.device_profiles.find(profile_id, work.actor.reach(SEE_PROFILES))
+    if profile is None or profile.organization_id != organization_id:
+        raise Invalid("profile_id", "is no device profile of this organisation")
 
 
 async def _check_gateway(work: DevicesWork, organization_id: UUID, gateway_id: UUID) -> None:

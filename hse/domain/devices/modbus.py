@@ -1,16 +1,15 @@
 """Modbus in a device profile, which registers there are, and in a device, where it answers.
 
 Addresses are those of the wire, from 0 on: what a manual calls 40001 is function 3, address 0. In the letters that other systems
-use, byte and word order are: ABCD big and big, CDAB big and little (the low word first), BADC little and big, DCBA little.
+use, byte and word order are ABCD: big, big; CDAB: big, little (the low word first); BADC: little, big; DCBA: little, little.
 """
 
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from hse.domain.devices.entries import Entry, Number, entries_of
+from hse.domain.devices.entries import Entry, Number, entries_of, entry_of
 from hse.domain.devices.profile_points import Point
 from hse.domain.devices.profile_values import Scaling, point_of, scaling_of
 from hse.domain.errors import Invalid
@@ -50,20 +49,10 @@ REGISTER_FIELDS: Final = (
     "writable",
 )
 
-Framing = Literal["tcp", "rtu_over_tcp"]
-FRAMINGS: Final[tuple[Framing, ...]] = ("tcp", "rtu_over_tcp")
+ADDRESS_FIELDS: Final = ("host", "port", "unit_id", "framing")
+FRAMINGS: Final = ("tcp", "rtu_over_tcp")
 HOST_CHARS_MAX: Final = 253
 LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModbusAddress:
-    """Where a device answers: `unit_id` is the slave's number behind that port, 255 what most devices take for themselves."""
-
-    host: str
-    port: int = 502
-    unit_id: int = 1
-    framing: Framing = "tcp"
 
 
 def checked_modbus(entry: Entry, points: Mapping[str, Point]) -> dict[str, object]:
@@ -82,19 +71,20 @@ def checked_modbus(entry: Entry, points: Mapping[str, Point]) -> dict[str, objec
     }
 
 
-def checked_address(address: ModbusAddress) -> ModbusAddress:
-    """The address with its host in canonical form. Raises `Invalid`: `modbus.host`.
+def checked_address(given: object) -> dict[str, object]:
+    """Where a device answers, with every field there and the host in canonical form: `{"host", "port", "unit_id", "framing"}`.
 
-    A host that names this machine, its link or nobody is refused here. What a name leads to is known only when it is looked up: who
+    `unit_id` is the slave's number behind that port. Raises `Invalid`, whose field names the value: `modbus.port`. A host that is
+    the polling machine, its link or nobody is refused here; what a name leads to is known only when it is looked up, so who
     connects must look at that again.
     """
-    entry = Entry(
-        "modbus", {"port": address.port, "unit_id": address.unit_id, "framing": address.framing, "host": address.host}
-    )
-    entry.whole("port", 1, 65_535)
-    entry.whole("unit_id", 0, 255)
-    entry.choice("framing", FRAMINGS)
-    return ModbusAddress(host=_host(entry), port=address.port, unit_id=address.unit_id, framing=address.framing)
+    entry = entry_of("modbus", given, ADDRESS_FIELDS)
+    return {
+        "host": _host(entry),
+        "port": entry.whole("port", 1, 65_535, default=502),
+        "unit_id": entry.whole("unit_id", 0, 255, default=1),
+        "framing": entry.choice("framing", FRAMINGS, default="tcp"),
+    }
 
 
 def _register(entry: Entry, points: Mapping[str, Point], read: dict[str, str]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
+from hse.domain.devices.modbus import checked_address
 from hse.domain.errors import DomainError, ErrorKind, Invalid
 from hse.domain.metadata import check_metadata
 from hse.domain.policy import Reach
@@ -147,6 +148,7 @@ class Device:
     establishment_id: UUID | None
     area_id: UUID | None
     gateway_id: UUID | None
+    profile_id: UUID | None
     name: str
     device_type: str
     manufacturer: str | None
@@ -155,6 +157,8 @@ class Device:
     mac_address: str | None
     ip_address: str | None
     protocol: str
+    # Where it answers, when it is polled: `hse.domain.devices.modbus`.
+    modbus: Mapping[str, Any] | None
     status: str
     is_enabled: bool
     has_token: bool
@@ -232,6 +236,8 @@ def checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
         checked["mac_address"] = checked_mac_address(checked["mac_address"])
     if checked.get("ip_address") is not None:
         checked["ip_address"] = checked_ip_address(checked["ip_address"])
+    if checked.get("modbus") is not None:
+        checked["modbus"] = checked_address(checked["modbus"])
     if "metadata" in checked:
         check_metadata(checked["metadata"])
     return checked

@@ -1,14 +1,17 @@
 """What the noun needs of a transaction. Establishments and areas are known here only as places."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from hse.domain.devices.device_commands import DeviceCommand, DeviceCommandGroup
 from hse.domain.devices.model import Device, DeviceToken
+from hse.domain.devices.profile_views import DeviceProfile
 from hse.domain.paging import Page, PageQuery
 from hse.domain.policy import Reach
 from hse.domain.work import Finds, Placed, Store, Work
+
+SEE_PROFILES: Final = "read_device_profile"
 
 
 class Owner(Protocol):
@@ -57,12 +60,23 @@ class DeviceStore(Store[Device], Protocol):
         """Let a device connect with this token and no other; with None, not at all. Raises `Stale`."""
 
 
+class DeviceProfileStore(Store[DeviceProfile], Protocol):
+    """The profiles of devices."""
+
+    async def num_devices(self, profile_id: UUID) -> int:
+        """How many devices have it, as far as this transaction sees them; for the rest the foreign key stands in."""
+
+
 class DevicesWork(Work, Protocol):
     """A transaction with what this noun needs."""
 
     @property
     def devices(self) -> DeviceStore:
         """The devices."""
+
+    @property
+    def device_profiles(self) -> DeviceProfileStore:
+        """The profiles of devices."""
 
     @property
     def organizations(self) -> Finds[Owner]:

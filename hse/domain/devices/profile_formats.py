@@ -12,6 +12,7 @@ to it again.
 `docs/device-profiles.md` describes it for people and for the ingest core.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,8 @@ from hse.domain.devices.profile_values import point_of, scaling_of
 from hse.domain.errors import Invalid
 
 MAPPINGS_MAX: Final = 500
+# So many bytes of JSON may a profile have, so that a page of them can be answered.
+DEFINITION_BYTES_MAX: Final = 128 * 1024
 # A device that says something once a month is the slowest one that is waited for.
 EXPECTED_INTERVAL_S_MAX: Final = 31 * 24 * 3600
 TIME_FORMS: Final = ("s", "ms", "us", "ns", "rfc3339")
@@ -62,7 +65,10 @@ def checked_definition(points: object, format: object, expected_interval_s: obje
         raise interval.refuse(
             "expected_interval_s", "is shorter than the interval of polling: every device would be late"
         )
-    return Definition(points=[one.as_json() for one in known], format=checked, expected_interval_s=seconds)
+    kept = Definition(points=[one.as_json() for one in known], format=checked, expected_interval_s=seconds)
+    if len(json.dumps([kept.points, kept.format])) > DEFINITION_BYTES_MAX:
+        raise Invalid("points", f"and format have {DEFINITION_BYTES_MAX} bytes of JSON at most: shorten the names")
+    return kept
 
 
 def checked_format(given: object, points: Sequence[Point]) -> dict[str, object]:

@@ -70,7 +70,7 @@ class Column:
     read: Reading = _text
 
 
-# Beside these: kind, organization, establishment, area_path, gateway and issue_token, which say where a row belongs.
+# Beside these: kind, organization, establishment, area_path, gateway, profile and issue_token, which say where a row belongs.
 COLUMNS: Mapping[Kind, Mapping[str, Column]] = {
     Kind.ESTABLISHMENT: {
         "timezone": Column("timezone"),
@@ -93,6 +93,7 @@ COLUMNS: Mapping[Kind, Mapping[str, Column]] = {
         "mac_address": Column("mac_address"),
         "ip_address": Column("ip_address"),
         "protocol": Column("protocol"),
+        "modbus": Column("modbus", _json_object),
         "enabled": Column("is_enabled", _truth),
         "metadata": Column("metadata", _json_object),
     },
@@ -100,7 +101,7 @@ COLUMNS: Mapping[Kind, Mapping[str, Column]] = {
 PLACING: Mapping[Kind, frozenset[str]] = {
     Kind.ESTABLISHMENT: frozenset({"kind", "organization", "establishment", "name"}),
     Kind.AREA: frozenset({"kind", "organization", "establishment", "area_path", "name"}),
-    Kind.DEVICE: frozenset({"kind", "organization", "establishment", "area_path", "gateway", "issue_token"}),
+    Kind.DEVICE: frozenset({"kind", "organization", "establishment", "area_path", "gateway", "profile", "issue_token"}),
 }
 ALL_COLUMNS = (
     "kind",
@@ -120,7 +121,9 @@ ALL_COLUMNS = (
     "mac_address",
     "ip_address",
     "protocol",
+    "modbus",
     "gateway",
+    "profile",
     "enabled",
     "metadata",
     "issue_token",
@@ -134,6 +137,7 @@ COLUMN_OF_FIELD: Mapping[str, str] = {
     "area_id": "area_path",
     "parent_area_id": "area_path",
     "gateway_id": "gateway",
+    "profile_id": "profile",
 }
 
 
@@ -148,6 +152,7 @@ class Draft:
     path: tuple[str, ...]
     name: str
     gateway: str | None
+    profile: str | None
     is_token_wanted: bool
     values: Mapping[str, Any]
 
@@ -176,6 +181,7 @@ def draft_of(row: Row, delimiter: str) -> Draft:
         path=path,
         name=_name_of(row, kind, path),
         gateway=row.cells.get("gateway"),
+        profile=row.cells.get("profile"),
         is_token_wanted=is_token_wanted,
         values=values,
     )

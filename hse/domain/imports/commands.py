@@ -74,6 +74,9 @@ async def _look_up(run: Run, drafts: list[Draft], owners: set[UUID]) -> None:
     of_devices = [draft for draft in drafts if draft.kind is Kind.DEVICE]
     gateways = {draft.gateway for draft in of_devices if draft.gateway is not None}
     serial_numbers = {draft.values["serial_number"] for draft in of_devices if "serial_number" in draft.values}
+    if profiles := {draft.profile for draft in of_devices if draft.profile is not None}:
+        for profile in await run.work.device_profiles_called(owners, profiles):
+            run.known.put_profile(profile)
     if of_devices:
         called = {draft.name for draft in of_devices} | gateways
         for device in await run.work.devices_called(owners, called, serial_numbers | gateways):

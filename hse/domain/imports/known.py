@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from hse.domain.devices.model import Device
+from hse.domain.devices.profile_views import DeviceProfile
 from hse.domain.organizations.model import Area, Establishment, Organization
 
-Named = Organization | Establishment | Area | Device
+Named = Organization | Establishment | Area | DeviceProfile | Device
 Key = tuple[object, ...]
 
 
@@ -43,6 +44,10 @@ class Known:
             self.put_area(area)
             waiting.extend(parts.get(area.id, []))
 
+    def put_profile(self, profile: DeviceProfile) -> None:
+        """Know a device profile by the name that it has in its organisation."""
+        self._put(profile, [("profile", profile.organization_id, profile.name)])
+
     def put_device(self, device: Device) -> None:
         """Know a device by its serial number, by its place and name, and, when it may be a gateway, by its name alone."""
         owner = device.organization_id
@@ -70,6 +75,11 @@ class Known:
     def area(self, establishment_id: UUID, path: tuple[str, ...]) -> Area | None:
         """The one at this path."""
         return next((one for one in self._found("area", establishment_id, path) if isinstance(one, Area)), None)
+
+    def profile(self, organization_id: UUID, name: str) -> DeviceProfile | None:
+        """The one of this name."""
+        found = self._found("profile", organization_id, name)
+        return next((one for one in found if isinstance(one, DeviceProfile)), None)
 
     def devices(self, *key: object) -> list[Device]:
         """Those of a key: ("serial", organisation, number), ("gateway", organisation, name), or ("device", ...) with the place."""

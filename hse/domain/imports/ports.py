@@ -6,6 +6,7 @@ from uuid import UUID
 
 from hse.domain.devices.model import Device
 from hse.domain.devices.ports import DeviceStore, DevicesWork
+from hse.domain.devices.profile_views import DeviceProfile
 from hse.domain.errors import DomainError
 from hse.domain.organizations.model import Area, Establishment, Organization
 from hse.domain.organizations.ports import AreaStore, EstablishmentStore, OrganizationsWork
@@ -61,6 +62,11 @@ class ImportWork(OrganizationsWork, DevicesWork, Protocol):
         self, organization_ids: Collection[UUID], names: Collection[str], serial_numbers: Collection[str]
     ) -> list[Device]:
         """Those that the actor may see and that have one of the names or of the serial numbers."""
+
+    async def device_profiles_called(
+        self, organization_ids: Collection[UUID], names: Collection[str]
+    ) -> list[DeviceProfile]:
+        """Those that the actor may see."""
 
     async def give_way(self) -> None:
         """Let others have their turn: an import is long, and one of many things that go on."""

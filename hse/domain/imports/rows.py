@@ -141,6 +141,8 @@ async def _do_device(run: Run, draft: Draft, organization_id: UUID) -> Done:
     values = dict(draft.values)
     if draft.gateway is not None:
         values["gateway_id"] = _gateway(run, draft, organization_id, establishment)
+    if draft.profile is not None:
+        values["profile_id"] = _profile(run, draft.profile, organization_id)
     place = {"establishment_id": None if establishment is None else establishment.id, "area_id": area and area.id}
     before = _device(run, draft, organization_id, place)
     if before is None:
@@ -191,6 +193,13 @@ def _device(run: Run, draft: Draft, organization_id: UUID, place: Mapping[str, A
     if len(found) > 1:
         raise Ambiguous("device", draft.name, "serial number")
     return found[0] if found else None
+
+
+def _profile(run: Run, name: str, organization_id: UUID) -> UUID:
+    found = run.known.profile(organization_id, name)
+    if found is None:
+        raise NotFound("device profile", name)
+    return found.id
 
 
 def _gateway(run: Run, draft: Draft, organization_id: UUID, establishment: Establishment | None) -> UUID:

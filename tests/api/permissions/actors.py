@@ -14,6 +14,7 @@ from tests.api.booked import (
     new_notification,
     new_template,
 )
+from tests.api.profiled import give_profile, new_profile
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -43,6 +44,9 @@ class Place:
     part_id: UUID
     # In that part; the site's device speaks for it.
     child_id: UUID
+    # What the child is; and a profile that no device has.
+    profile_id: UUID
+    spare_profile_id: UUID
     # Somebody who works there and nowhere else, other than those who try, with `site_role_id` in place of his own role.
     worker: Person
     # Bound to the establishment, to the organisation, and to the partner company.
@@ -119,13 +123,16 @@ def _furnished(world: World, name: str) -> Place:
     make_lock(world, site)
     booking_id = new_booking(world, tenant, site, guest_id)
     new_door_code(world, tenant, site, None, digits="739164", state="active")
+    child_id = world.add_child(tenant, site, part_id)
     return Place(
         name=name,
         world=world,
         tenant=tenant,
         site=site,
         part_id=part_id,
-        child_id=world.add_child(tenant, site, part_id),
+        child_id=child_id,
+        profile_id=_profiled(world, tenant, child_id, name),
+        spare_profile_id=new_profile(world, tenant, name=f"spare of {name}"),
         worker=worker,
         site_role_id=site_role_id,
         organization_role_id={"foreign": world.foreign_role, "direct": world.direct_role}.get(name, world.custom_role),
@@ -148,3 +155,10 @@ def _furnished(world: World, name: str) -> Place:
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),
     )
+
+
+def _profiled(world: World, tenant: Tenant, device_id: UUID, name: str) -> UUID:
+    """The profile that a device has from now on."""
+    profile_id = new_profile(world, tenant, name=f"kind of {name}")
+    give_profile(world, device_id, profile_id)
+    return profile_id

@@ -94,6 +94,7 @@ AREA = _by_id("Query.area", lambda place: place.site.area_id)
 PART = _by_id("Query.area", lambda place: place.part_id)
 GATEWAY = _by_id("Query.device", lambda place: place.site.device_id)
 CHILD = _by_id("Query.device", lambda place: place.child_id)
+PROFILE = _by_id("Query.deviceProfile", lambda place: place.profile_id)
 WORKER = _by_id("Query.user", lambda place: place.worker.id)
 PARTNER = _by_id("Query.user", lambda place: place.partner.id)
 ASSIGNMENTS = _by_id("Query.userEstablishments", lambda place: place.worker.id)
@@ -121,7 +122,9 @@ ENTRY = Way("Query.auditEntries", lambda place: Call(params={"entity_id": place.
 
 def _one(parent: Way, kind: str, id_of: Callable[[Place], Any]) -> Nested:
     """A field that leads to a thing of this kind with this id."""
-    name = {"partner-companies": "partner_company"}.get(kind, kind.removesuffix("s")) + "_id"
+    name = {"partner-companies": "partner_company", "device-profiles": "profile"}.get(
+        kind, kind.removesuffix("s")
+    ) + "_id"
     twin = f"GET /api/v1/{kind}/{{{name}}}"
     return Nested(parent, twin, lambda place: None if (found := id_of(place)) is None else Call({name: found}))
 
@@ -172,6 +175,9 @@ NESTED: dict[str, Nested] = {
     "Device.area": _one(CHILD, "areas", lambda place: place.part_id),
     "Device.gateway": _one(CHILD, "devices", lambda place: place.site.device_id),
     "Device.children": _those(GATEWAY, "devices", "gateway_id", lambda place: place.site.device_id),
+    "Device.profile": _one(CHILD, "device-profiles", lambda place: place.profile_id),
+    "DeviceProfile.organization": _organization(PROFILE),
+    "DeviceProfile.devices": _those(PROFILE, "devices", "profile_id", lambda place: place.profile_id),
     "Device.state": Nested(
         GATEWAY, "GET /api/v1/devices/{device_id}/state", lambda place: Call({"device_id": place.site.device_id})
     ),

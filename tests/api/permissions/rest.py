@@ -111,6 +111,10 @@ def _template(body: Any = None) -> Recipe:
     return lambda place: Call({"template_id": place.template_id}, body=body)
 
 
+def _profile(body: Any = None) -> Recipe:
+    return lambda place: Call({"profile_id": place.profile_id}, body=body)
+
+
 def _backup(place: Place) -> Call:
     return Call({"booking_id": place.booking_id}, body={"device_id": str(place.site.device_id)})
 
@@ -176,6 +180,11 @@ RECIPES: dict[str, Recipe] = {
     "DELETE /api/v1/devices/{device_id}": lambda place: Call({"device_id": place.child_id}),
     "POST /api/v1/devices/{device_id}/token": _device(),
     "DELETE /api/v1/devices/{device_id}/token": _device(),
+    "GET /api/v1/device-profiles": lambda place: Call(params={"organization_id": str(place.tenant.id)}),
+    "POST /api/v1/device-profiles": lambda place: Call(body={"organization_id": str(place.tenant.id), "name": "New"}),
+    "GET /api/v1/device-profiles/{profile_id}": _profile(),
+    "PATCH /api/v1/device-profiles/{profile_id}": _profile({"description": "Known"}),
+    "DELETE /api/v1/device-profiles/{profile_id}": lambda place: Call({"profile_id": place.spare_profile_id}),
     "GET /api/v1/devices/{device_id}/commands": _device(),
     "POST /api/v1/devices/{device_id}/commands": _device({"type": "ping"}),
     "GET /api/v1/device-commands": lambda place: Call(params={"device_id": str(place.site.device_id)}),

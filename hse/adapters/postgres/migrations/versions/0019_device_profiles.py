@@ -1,0 +1,10 @@
+"""What devices of a kind measure and how what they say becomes values."""
+
+from hse.adapters.postgres.migrate import execute_sql_file
+
+revision = "0019_device_profiles"
+down_revision = "0018_notification_templates"
+
+
+def upgrade() -> None:
+    execute_sql_file("0019_device_profiles.sql")
