@@ -148,6 +148,19 @@ devices = sa.Table(
     sa.Column("modbus", JSONB(none_as_null=True)),
 )
 
+device_attributes = sa.Table(
+    "device_attributes",
+    metadata,
+    sa.Column("device_id", sa.Uuid, sa.ForeignKey(devices.c.id), primary_key=True),
+    sa.Column("desired", JSONB, nullable=False),
+    sa.Column("desired_version", sa.BigInteger, nullable=False),
+    sa.Column("desired_at", Timestamptz),
+    sa.Column("desired_by", sa.Uuid),
+    sa.Column("reported", JSONB, nullable=False),
+    sa.Column("reported_version", sa.BigInteger, nullable=False),
+    sa.Column("reported_at", Timestamptz),
+)
+
 device_command_groups = sa.Table(
     "device_command_groups",
     metadata,

@@ -17,6 +17,7 @@ from hse.adapters.postgres.booking_calendars import BookingCalendars
 from hse.adapters.postgres.booking_notifications import BookingNotifications, NotificationTemplates
 from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
+from hse.adapters.postgres.device_attributes import AttributesNotices, DeviceAttributesRows
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.device_profiles import DeviceProfiles
 from hse.adapters.postgres.devices import Devices
@@ -133,6 +134,16 @@ class PostgresWork:
     def device_profiles(self) -> DeviceProfiles:
         """The profiles of devices."""
         return DeviceProfiles(self)
+
+    @property
+    def device_attributes(self) -> DeviceAttributesRows:
+        """What devices are desired and reported to be."""
+        return DeviceAttributesRows(self)
+
+    @property
+    def attributes_road(self) -> AttributesNotices:
+        """The way to those who speak with devices."""
+        return AttributesNotices(self)
 
     @property
     def alarms(self) -> Alarms:

@@ -23,6 +23,7 @@ from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.booking_notifications import NotificationsMutation, NotificationsQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
+from hse.api.graphql.device_attributes import DeviceAttributesMutation, DeviceAttributesQuery
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.device_profiles import DeviceProfilesMutation, DeviceProfilesQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
@@ -44,6 +45,7 @@ class Query(
     OrganizationsQuery,
     DevicesQuery,
     DeviceProfilesQuery,
+    DeviceAttributesQuery,
     TelemetryQuery,
     DeviceCommandsQuery,
     AlertsQuery,
@@ -60,6 +62,7 @@ class Mutation(
     OrganizationsMutation,
     DevicesMutation,
     DeviceProfilesMutation,
+    DeviceAttributesMutation,
     DeviceCommandsMutation,
     BookingMutation,
     DoorCodesMutation,

@@ -185,6 +185,8 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/device-profiles/{profile_id}": _profile(),
     "PATCH /api/v1/device-profiles/{profile_id}": _profile({"description": "Known"}),
     "DELETE /api/v1/device-profiles/{profile_id}": lambda place: Call({"profile_id": place.spare_profile_id}),
+    "GET /api/v1/devices/{device_id}/attributes": _device(),
+    "PATCH /api/v1/devices/{device_id}/attributes": _device({"desired": {"interval": 60}}),
     "GET /api/v1/devices/{device_id}/commands": _device(),
     "POST /api/v1/devices/{device_id}/commands": _device({"type": "ping"}),
     "GET /api/v1/device-commands": lambda place: Call(params={"device_id": str(place.site.device_id)}),

@@ -42,6 +42,8 @@ TWINS: dict[str, str] = {
     "Query.deviceCommands": "GET /api/v1/device-commands",
     "Query.deviceEvents": "GET /api/v1/devices/{device_id}/events",
     "Query.devices": "GET /api/v1/devices",
+    "Query.deviceAttributes": "GET /api/v1/devices/{device_id}/attributes",
+    "Mutation.changeDeviceAttributes": "PATCH /api/v1/devices/{device_id}/attributes",
     "Query.deviceProfile": "GET /api/v1/device-profiles/{profile_id}",
     "Query.deviceProfiles": "GET /api/v1/device-profiles",
     "Query.deviceStates": "GET /api/v1/telemetry/states",

@@ -1,4 +1,4 @@
-"""What devices of a kind measure and how what they say becomes values."""
+"""What devices of a kind measure and how what they say becomes values; what each is desired and reported to be."""
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
@@ -8,3 +8,4 @@ down_revision = "0018_notification_templates"
 
 def upgrade() -> None:
     execute_sql_file("0019_device_profiles.sql")
+    execute_sql_file("0019_device_attributes.sql")
