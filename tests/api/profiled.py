@@ -1,13 +1,15 @@
-"""Device profiles of a world, made by the database's owner."""
+"""Device profiles and provisioning keys of a world, made by the database's owner."""
 
 import json
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 
-from tests.api.world import Tenant, World
+from hse.adapters.tokens import hash_of
+from tests.api.world import Site, Tenant, World
 
+SECRET = "a secret that is burned into a series of devices"
 POINT = {
     "key": "power",
     "name": "Active power",
@@ -28,17 +30,32 @@ def new_profile(world: World, tenant: Tenant, *, name: str = "Meter", **more: An
         "format": json.dumps({"kind": "hdp"}),
         **more,
     }
-    with psycopg.connect(world.database_url) as connection:
-        row = connection.execute(
-            f"insert into device_profiles ({', '.join(values)}) values ({', '.join(['%s'] * len(values))})"
-            " returning id".encode(),
-            [*values.values()],
-        ).fetchone()
-    assert row is not None
-    return UUID(str(row[0]))
+    return _insert(world, "device_profiles", values)
+
+
+def new_provisioning_key(world: World, tenant: Tenant, site: Site | None = None, **more: Any) -> UUID:
+    """Add a key with which devices get in at a site, or in the organisation; its secret is `SECRET`."""
+    values = {
+        "organization_id": tenant.id,
+        "establishment_id": None if site is None else site.id,
+        "name": "Series 7",
+        "key": uuid4().hex,
+        "secret_hash": hash_of(SECRET),
+        **more,
+    }
+    return _insert(world, "provisioning_keys", values)
 
 
 def give_profile(world: World, device_id: UUID, profile_id: UUID) -> None:
     """Let a device have a profile."""
     with psycopg.connect(world.database_url) as connection:
         connection.execute("update devices set profile_id = %s where id = %s", [profile_id, device_id])
+
+
+def _insert(world: World, table: str, values: dict[str, Any]) -> UUID:
+    names, places = ", ".join(values), ", ".join(["%s"] * len(values))
+    with psycopg.connect(world.database_url) as connection:
+        statement = f"insert into {table} ({names}) values ({places}) returning id"
+        row = connection.execute(statement.encode(), [*values.values()]).fetchone()
+    assert row is not None
+    return UUID(str(row[0]))

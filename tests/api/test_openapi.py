@@ -8,7 +8,7 @@ import pytest
 from hse.api.openapi import TAGS, codes
 from tests.api.booked import new_booking, new_guest, new_template
 from tests.api.conftest import Client
-from tests.api.profiled import new_profile
+from tests.api.profiled import new_profile, new_provisioning_key
 from tests.api.snapshots import openapi_document
 from tests.api.world import World
 from tests.checks.test_domain import domain_errors
@@ -105,5 +105,6 @@ def _filled(path: str, world: World) -> str:
         "booking_id": new_booking(world, world.tenant, site, guest),
         "template_id": new_template(world, world.tenant),
         "profile_id": new_profile(world, world.tenant),
+        "key_id": new_provisioning_key(world, world.tenant),
     }
     return path.format(**{name: value for name, value in known.items() if f"{{{name}}}" in path})

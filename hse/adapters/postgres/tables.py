@@ -148,6 +148,24 @@ devices = sa.Table(
     sa.Column("modbus", JSONB(none_as_null=True)),
 )
 
+provisioning_keys = sa.Table(
+    "provisioning_keys",
+    metadata,
+    id_column(),
+    sa.Column("organization_id", sa.Uuid, sa.ForeignKey(organizations.c.id), nullable=False),
+    sa.Column("establishment_id", sa.Uuid),
+    sa.Column("profile_id", sa.Uuid),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("secret_hash", BYTEA, nullable=False),
+    sa.Column("makes_devices", sa.Boolean, nullable=False),
+    sa.Column("devices_max", sa.Integer, nullable=False),
+    sa.Column("num_devices", sa.Integer, nullable=False),
+    sa.Column("is_enabled", sa.Boolean, nullable=False),
+    sa.Column("expires_at", Timestamptz),
+    *version_columns(),
+)
+
 device_attributes = sa.Table(
     "device_attributes",
     metadata,

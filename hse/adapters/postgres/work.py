@@ -30,6 +30,7 @@ from hse.adapters.postgres.mail import Outbox, OutgoingMail
 from hse.adapters.postgres.onboarding import OnboardingState
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
 from hse.adapters.postgres.people import People
+from hse.adapters.postgres.provisioning_keys import ProvisioningKeys
 from hse.adapters.postgres.roles import Actions, Roles
 from hse.adapters.postgres.second_factors import SecondFactors
 from hse.adapters.postgres.sessions import Sessions
@@ -144,6 +145,11 @@ class PostgresWork:
     def attributes_road(self) -> AttributesNotices:
         """The way to those who speak with devices."""
         return AttributesNotices(self)
+
+    @property
+    def provisioning_keys(self) -> ProvisioningKeys:
+        """How devices get in by themselves."""
+        return ProvisioningKeys(self)
 
     @property
     def alarms(self) -> Alarms:

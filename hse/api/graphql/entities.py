@@ -18,6 +18,7 @@ from hse.adapters.postgres.door_codes import DoorCodes
 from hse.adapters.postgres.guests import Guests
 from hse.adapters.postgres.invitations import Invitations
 from hse.adapters.postgres.organizations import Areas, Establishments, Organizations, PartnerCompanies
+from hse.adapters.postgres.provisioning_keys import ProvisioningKeys
 from hse.adapters.postgres.roles import Roles
 from hse.adapters.postgres.sessions import Sessions
 from hse.adapters.postgres.stores import TableStore
@@ -26,7 +27,7 @@ from hse.adapters.postgres.work import PostgresWork
 from hse.domain.alerts import queries as alerts
 from hse.domain.booking import booking_notifications, bookings, door_codes, guests
 from hse.domain.booking.model import Booking, BookingHistoryEntry
-from hse.domain.devices import commanding, device_profiles
+from hse.domain.devices import commanding, device_profiles, provisioning_keys
 from hse.domain.devices import queries as devices
 from hse.domain.devices.ports import SEE_PROFILES
 from hse.domain.errors import Invalid
@@ -82,7 +83,6 @@ IDENTITY_MODULE = "hse.api.graphql.identity"
 BOOKING_MODULE = "hse.api.graphql.booking"
 DOOR_CODES_MODULE = "hse.api.graphql.door_codes"
 NOTIFICATIONS_MODULE = "hse.api.graphql.booking_notifications"
-PROFILES_MODULE = "hse.api.graphql.device_profiles"
 COMMANDS_MODULE = "hse.api.graphql.device_commands"
 
 PARTNER_COMPANIES = Entity(
@@ -136,11 +136,19 @@ DEVICES = Entity(
 )
 DEVICE_PROFILES = Entity(
     type_name="DeviceProfile",
-    module=PROFILES_MODULE,
+    module="hse.api.graphql.device_profiles",
     see=SEE_PROFILES,
     rows=DeviceProfiles,
     page=device_profiles.device_profiles,
     filters={"organization_id": UUID, "format_kind": str},
+)
+PROVISIONING_KEYS = Entity(
+    type_name="ProvisioningKey",
+    module="hse.api.graphql.provisioning_keys",
+    see=provisioning_keys.SEE_KEYS,
+    rows=ProvisioningKeys,
+    page=provisioning_keys.provisioning_keys,
+    filters={"organization_id": UUID, "establishment_id": UUID, "profile_id": UUID, "is_enabled": bool},
 )
 ALARMS = Entity(
     type_name="Alarm",

@@ -33,6 +33,7 @@ from hse.api.graphql.identity import IdentityMutation, IdentityQuery
 from hse.api.graphql.limits import Limits
 from hse.api.graphql.live import Subscription
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
+from hse.api.graphql.provisioning_keys import ProvisioningKeysMutation, ProvisioningKeysQuery
 from hse.api.graphql.telemetry import TelemetryQuery
 from hse.domain.errors import DomainError, TooMany
 
@@ -46,6 +47,7 @@ class Query(
     DevicesQuery,
     DeviceProfilesQuery,
     DeviceAttributesQuery,
+    ProvisioningKeysQuery,
     TelemetryQuery,
     DeviceCommandsQuery,
     AlertsQuery,
@@ -63,6 +65,7 @@ class Mutation(
     DevicesMutation,
     DeviceProfilesMutation,
     DeviceAttributesMutation,
+    ProvisioningKeysMutation,
     DeviceCommandsMutation,
     BookingMutation,
     DoorCodesMutation,

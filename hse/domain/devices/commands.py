@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from hse.domain.devices.device_profiles import check_profile
 from hse.domain.devices.model import (
     ChildHasNoToken,
     Device,
@@ -14,7 +15,7 @@ from hse.domain.devices.model import (
     UnusableGateway,
     checked_values,
 )
-from hse.domain.devices.ports import SEE_PROFILES, DevicesWork
+from hse.domain.devices.ports import DevicesWork
 from hse.domain.errors import Forbidden, Invalid
 from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
@@ -72,7 +73,7 @@ async def create_device(work: DevicesWork, command: CreateDevice) -> Device:
     await _check_area(work, command.establishment_id, command.area_id)
     if command.gateway_id is not None:
         await _check_gateway(work, organization_id, command.gateway_id)
-    await _check_profile(work, organization_id, command.profile_id)
+    await check_profile(work, organization_id, command.profile_id)
     return await work.devices.add({**values, "organization_id": organization_id})
 
 
@@ -97,7 +98,7 @@ async def change_device(
     if gateway_id is not None and gateway_id != before.gateway_id:
         await _check_child(work, before, gateway_id)
     if changes.get("profile_id", before.profile_id) != before.profile_id:
-        await _check_profile(work, before.organization_id, changes["profile_id"])
+        await check_profile(work, before.organization_id, changes["profile_id"])
     return await work.devices.change(before, changes, version=version)
 
 
@@ -165,15 +166,6 @@ async def _check_area(work: DevicesWork, establishment_id: UUID | None, area_id:
     area = await work.areas.find(area_id, work.actor.reach("read_area"))
     if area is None or area.establishment_id != establishment_id:
         raise Invalid("area_id", "is no area of this establishment")
-
-
-async def _check_profile(work: DevicesWork, organization_id: UUID, profile_id: UUID | None) -> None:
-    """Raises `Invalid` unless it is a profile of the device's organisation that the actor may see: one answer for both."""
-    if profile_id is None:
-        return
-    profile = await work.device_profiles.find(profile_id, work.actor.reach(SEE_PROFILES))
-    if profile is None or profile.organization_id != organization_id:
-        raise Invalid("profile_id", "is no device profile of this organisation")
 
 
 async def _check_gateway(work: DevicesWork, organization_id: UUID, gateway_id: UUID) -> None:

@@ -89,6 +89,15 @@ async def delete_device_profile(work: DevicesWork, profile_id: UUID) -> None:
     await work.device_profiles.remove(before)
 
 
+async def check_profile(work: DevicesWork, organization_id: UUID, profile_id: UUID | None) -> None:
+    """Raises `Invalid` unless it is a profile of this organisation that the actor may see: one answer for both."""
+    if profile_id is None:
+        return
+    profile = await work.device_profiles.find(profile_id, work.actor.reach(SEE_PROFILES))
+    if profile is None or profile.organization_id != organization_id:
+        raise Invalid("profile_id", "is no device profile of this organisation")
+
+
 async def _managed(work: DevicesWork, profile_id: UUID) -> DeviceProfile:
     found = await seen(work.device_profiles, work.actor.reach(SEE_PROFILES), profile_id)
     _check_manages(work, found.organization_id)

@@ -14,7 +14,7 @@ from tests.api.booked import (
     new_notification,
     new_template,
 )
-from tests.api.profiled import give_profile, new_profile
+from tests.api.profiled import give_profile, new_profile, new_provisioning_key
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -47,6 +47,8 @@ class Place:
     # What the child is; and a profile that no device has.
     profile_id: UUID
     spare_profile_id: UUID
+    # With which devices of that kind get in at the site.
+    provisioning_key_id: UUID
     # Somebody who works there and nowhere else, other than those who try, with `site_role_id` in place of his own role.
     worker: Person
     # Bound to the establishment, to the organisation, and to the partner company.
@@ -131,8 +133,6 @@ def _furnished(world: World, name: str) -> Place:
         site=site,
         part_id=part_id,
         child_id=child_id,
-        profile_id=_profiled(world, tenant, child_id, name),
-        spare_profile_id=new_profile(world, tenant, name=f"spare of {name}"),
         worker=worker,
         site_role_id=site_role_id,
         organization_role_id={"foreign": world.foreign_role, "direct": world.direct_role}.get(name, world.custom_role),
@@ -154,11 +154,16 @@ def _furnished(world: World, name: str) -> Place:
         audited_id=world.new_audit_entry(
             tenant, site, actor=worker, partner_company_id=None if name == "direct" else company
         ),
+        **_described(world, tenant, site, child_id, name),
     )
 
 
-def _profiled(world: World, tenant: Tenant, device_id: UUID, name: str) -> UUID:
-    """The profile that a device has from now on."""
+def _described(world: World, tenant: Tenant, site: Site, device_id: UUID, name: str) -> dict[str, UUID]:
+    """What a device is, and how others of its kind get in."""
     profile_id = new_profile(world, tenant, name=f"kind of {name}")
     give_profile(world, device_id, profile_id)
-    return profile_id
+    return {
+        "profile_id": profile_id,
+        "spare_profile_id": new_profile(world, tenant, name=f"spare of {name}"),
+        "provisioning_key_id": new_provisioning_key(world, tenant, site, profile_id=profile_id),
+    }

@@ -95,6 +95,7 @@ PART = _by_id("Query.area", lambda place: place.part_id)
 GATEWAY = _by_id("Query.device", lambda place: place.site.device_id)
 CHILD = _by_id("Query.device", lambda place: place.child_id)
 ATTRIBUTES = _by_id("Query.deviceAttributes", lambda place: place.site.device_id)
+PROVISIONING_KEY = _by_id("Query.provisioningKey", lambda place: place.provisioning_key_id)
 PROFILE = _by_id("Query.deviceProfile", lambda place: place.profile_id)
 WORKER = _by_id("Query.user", lambda place: place.worker.id)
 PARTNER = _by_id("Query.user", lambda place: place.partner.id)
@@ -180,6 +181,9 @@ NESTED: dict[str, Nested] = {
     "DeviceProfile.organization": _organization(PROFILE),
     "DeviceProfile.devices": _those(PROFILE, "devices", "profile_id", lambda place: place.profile_id),
     "DeviceAttributes.device": _one(ATTRIBUTES, "devices", lambda place: place.site.device_id),
+    "ProvisioningKey.organization": _organization(PROVISIONING_KEY),
+    "ProvisioningKey.establishment": _establishment(PROVISIONING_KEY),
+    "ProvisioningKey.profile": _one(PROVISIONING_KEY, "device-profiles", lambda place: place.profile_id),
     "Device.state": Nested(
         GATEWAY, "GET /api/v1/devices/{device_id}/state", lambda place: Call({"device_id": place.site.device_id})
     ),

@@ -115,6 +115,10 @@ def _profile(body: Any = None) -> Recipe:
     return lambda place: Call({"profile_id": place.profile_id}, body=body)
 
 
+def _provisioning_key(body: Any = None) -> Recipe:
+    return lambda place: Call({"key_id": place.provisioning_key_id}, body=body)
+
+
 def _backup(place: Place) -> Call:
     return Call({"booking_id": place.booking_id}, body={"device_id": str(place.site.device_id)})
 
@@ -187,6 +191,11 @@ RECIPES: dict[str, Recipe] = {
     "DELETE /api/v1/device-profiles/{profile_id}": lambda place: Call({"profile_id": place.spare_profile_id}),
     "GET /api/v1/devices/{device_id}/attributes": _device(),
     "PATCH /api/v1/devices/{device_id}/attributes": _device({"desired": {"interval": 60}}),
+    "GET /api/v1/provisioning-keys": lambda place: Call(params={"establishment_id": str(place.site.id)}),
+    "POST /api/v1/provisioning-keys": lambda place: Call(body={"establishment_id": str(place.site.id), "name": "New"}),
+    "GET /api/v1/provisioning-keys/{key_id}": _provisioning_key(),
+    "PATCH /api/v1/provisioning-keys/{key_id}": _provisioning_key({"is_enabled": False}),
+    "DELETE /api/v1/provisioning-keys/{key_id}": _provisioning_key(),
     "GET /api/v1/devices/{device_id}/commands": _device(),
     "POST /api/v1/devices/{device_id}/commands": _device({"type": "ping"}),
     "GET /api/v1/device-commands": lambda place: Call(params={"device_id": str(place.site.device_id)}),

@@ -1,4 +1,4 @@
-"""What devices of a kind measure and how what they say becomes values; what each is desired and reported to be."""
+"""What devices of a kind measure and how what they say becomes values; what each is desired and reported to be; how they get in."""
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
@@ -9,3 +9,4 @@ down_revision = "0018_notification_templates"
 def upgrade() -> None:
     execute_sql_file("0019_device_profiles.sql")
     execute_sql_file("0019_device_attributes.sql")
+    execute_sql_file("0019_provisioning_keys.sql")
