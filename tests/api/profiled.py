@@ -1,4 +1,4 @@
-"""Device profiles and provisioning keys of a world, made by the database's owner."""
+"""Device profiles, provisioning keys and claims of a world, made by the database's owner."""
 
 import json
 from typing import Any
@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from hse.adapters.postgres.device_claims import hash_of_code
 from hse.adapters.tokens import hash_of
 from tests.api.world import Site, Tenant, World
 
@@ -44,6 +45,20 @@ def new_provisioning_key(world: World, tenant: Tenant, site: Site | None = None,
         **more,
     }
     return _insert(world, "provisioning_keys", values)
+
+
+def new_waiting_device(world: World, tenant: Tenant) -> UUID:
+    """Add a device of an organisation that stands nowhere yet."""
+    return _insert(world, "devices", {"organization_id": tenant.id, "name": "Spare"})
+
+
+def new_claim(world: World, device_id: UUID, code: str) -> None:
+    """Let a device be claimed with a code."""
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "insert into device_claims (device_id, code_hash, created_by) values (%s, %s, %s)",
+            [device_id, hash_of_code(code), world.root.id],
+        )
 
 
 def give_profile(world: World, device_id: UUID, profile_id: UUID) -> None:

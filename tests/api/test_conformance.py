@@ -139,6 +139,8 @@ def aim(case: Any, place: Place) -> None:
         "invitation_id": place.invitation_id,
         "api_key_id": place.api_key_id,
         "session_id": place.worker.session_id,
+        "profile_id": place.profile_id,
+        "key_id": place.provisioning_key_id,
     }
     for given in (case.path_parameters, case.query, case.body):
         if isinstance(given, dict):

@@ -166,6 +166,15 @@ provisioning_keys = sa.Table(
     *version_columns(),
 )
 
+device_claims = sa.Table(
+    "device_claims",
+    metadata,
+    sa.Column("device_id", sa.Uuid, sa.ForeignKey(devices.c.id), primary_key=True),
+    sa.Column("code_hash", BYTEA, nullable=False),
+    sa.Column("created_by", sa.Uuid, nullable=False),
+    sa.Column("created_at", Timestamptz, nullable=False),
+)
+
 device_attributes = sa.Table(
     "device_attributes",
     metadata,

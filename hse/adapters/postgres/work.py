@@ -18,6 +18,7 @@ from hse.adapters.postgres.booking_notifications import BookingNotifications, No
 from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
 from hse.adapters.postgres.device_attributes import AttributesNotices, DeviceAttributesRows
+from hse.adapters.postgres.device_claims import CLAIM_CHARS, UNMISTAKABLE, DeviceClaims, code_of
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
 from hse.adapters.postgres.device_profiles import DeviceProfiles
 from hse.adapters.postgres.devices import Devices
@@ -38,13 +39,12 @@ from hse.adapters.postgres.users import Assignments, Users
 from hse.adapters.sealing import Sealer
 from hse.adapters.tokens import hash_of, new_secret
 from hse.domain.booking.views import CalendarToken
+from hse.domain.devices.device_claims import ClaimCode
 from hse.domain.devices.model import TOKEN_ENTROPY_BYTES, DeviceToken, token_from_entropy
 from hse.domain.identity.ports import OneTimeToken
 from hse.domain.policy import Actor
 from hse.domain.work import Record
 
-# Without what is taken for another one, as 0 for O and B for 8, and without vowels, so that no word comes of it.
-CONFIRMATION_ALPHABET = "23456789CDFGHJKMNPQRTVWXY"
 CONFIRMATION_CHARS = 10
 
 
@@ -100,7 +100,11 @@ class PostgresWork:
 
     def new_confirmation_code(self) -> str:
         """A code of letters and digits that nobody mistakes for others; there are 2^46 of them."""
-        return "".join(secrets.choice(CONFIRMATION_ALPHABET) for _ in range(CONFIRMATION_CHARS))
+        return "".join(secrets.choice(UNMISTAKABLE) for _ in range(CONFIRMATION_CHARS))
+
+    def new_claim_code(self) -> ClaimCode:
+        """A code that nobody can guess and everybody can type."""
+        return code_of("".join(secrets.choice(UNMISTAKABLE) for _ in range(CLAIM_CHARS)))
 
     async def record(self, record: Record) -> None:
         """Write to the audit log."""
@@ -150,6 +154,11 @@ class PostgresWork:
     def provisioning_keys(self) -> ProvisioningKeys:
         """How devices get in by themselves."""
         return ProvisioningKeys(self)
+
+    @property
+    def device_claims(self) -> DeviceClaims:
+        """The codes that devices are claimed with."""
+        return DeviceClaims(self)
 
     @property
     def alarms(self) -> Alarms:

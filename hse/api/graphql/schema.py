@@ -24,6 +24,7 @@ from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.booking_notifications import NotificationsMutation, NotificationsQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
 from hse.api.graphql.device_attributes import DeviceAttributesMutation, DeviceAttributesQuery
+from hse.api.graphql.device_claims import DeviceClaimsMutation
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
 from hse.api.graphql.device_profiles import DeviceProfilesMutation, DeviceProfilesQuery
 from hse.api.graphql.devices import DevicesMutation, DevicesQuery
@@ -66,6 +67,7 @@ class Mutation(
     DeviceProfilesMutation,
     DeviceAttributesMutation,
     ProvisioningKeysMutation,
+    DeviceClaimsMutation,
     DeviceCommandsMutation,
     BookingMutation,
     DoorCodesMutation,

@@ -14,7 +14,13 @@ from tests.api.booked import (
     new_notification,
     new_template,
 )
-from tests.api.profiled import give_profile, new_profile, new_provisioning_key
+from tests.api.profiled import (
+    give_profile,
+    new_claim,
+    new_profile,
+    new_provisioning_key,
+    new_waiting_device,
+)
 from tests.api.world import Person, Site, Tenant, World
 
 ACTORS: dict[str, Callable[[World], Person | None]] = {
@@ -49,6 +55,8 @@ class Place:
     spare_profile_id: UUID
     # With which devices of that kind get in at the site.
     provisioning_key_id: UUID
+    # Of the organisation, standing nowhere yet; it can be claimed with a code that has the place's name.
+    waiting_device_id: UUID
     # Somebody who works there and nowhere else, other than those who try, with `site_role_id` in place of his own role.
     worker: Person
     # Bound to the establishment, to the organisation, and to the partner company.
@@ -162,7 +170,10 @@ def _described(world: World, tenant: Tenant, site: Site, device_id: UUID, name: 
     """What a device is, and how others of its kind get in."""
     profile_id = new_profile(world, tenant, name=f"kind of {name}")
     give_profile(world, device_id, profile_id)
+    waiting_device_id = new_waiting_device(world, tenant)
+    new_claim(world, waiting_device_id, f"code of {name}")
     return {
+        "waiting_device_id": waiting_device_id,
         "profile_id": profile_id,
         "spare_profile_id": new_profile(world, tenant, name=f"spare of {name}"),
         "provisioning_key_id": new_provisioning_key(world, tenant, site, profile_id=profile_id),

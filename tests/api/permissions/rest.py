@@ -196,6 +196,11 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/provisioning-keys/{key_id}": _provisioning_key(),
     "PATCH /api/v1/provisioning-keys/{key_id}": _provisioning_key({"is_enabled": False}),
     "DELETE /api/v1/provisioning-keys/{key_id}": _provisioning_key(),
+    "POST /api/v1/devices/{device_id}/claim-code": lambda place: Call({"device_id": place.waiting_device_id}),
+    "DELETE /api/v1/devices/{device_id}/claim-code": lambda place: Call({"device_id": place.waiting_device_id}),
+    "POST /api/v1/device-claims": lambda place: Call(
+        body={"code": f"code of {place.name}", "establishment_id": str(place.site.id)}
+    ),
     "GET /api/v1/devices/{device_id}/commands": _device(),
     "POST /api/v1/devices/{device_id}/commands": _device({"type": "ping"}),
     "GET /api/v1/device-commands": lambda place: Call(params={"device_id": str(place.site.device_id)}),

@@ -1,4 +1,4 @@
-"""What devices of a kind measure and how what they say becomes values; what each is desired and reported to be; how they get in."""
+"""What devices of a kind measure, what each is desired and reported to be, and how they get in and are claimed."""
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
@@ -10,3 +10,4 @@ def upgrade() -> None:
     execute_sql_file("0019_device_profiles.sql")
     execute_sql_file("0019_device_attributes.sql")
     execute_sql_file("0019_provisioning_keys.sql")
+    execute_sql_file("0019_device_claims.sql")
