@@ -42,7 +42,7 @@ def list_(
     if is_json:
         print(json.dumps([_as_dict(one) for one in found], default=str))
         return
-    headings = ("id", "device", "epoch", "seq", "received", "code", "status", "attempts", "reason")
+    headings = ("id", "device", "epoch", "seq", "source", "received", "code", "status", "attempts", "reason")
     print_table(headings, [_row(one) for one in found])
 
 
@@ -86,7 +86,7 @@ def _wanted(
 
 def _row(one: kept.DeadLetter) -> tuple[str, ...]:
     received = one.received_at.isoformat(sep=" ", timespec="seconds")
-    numbers = (str(one.id), str(one.device_id), str(one.epoch), str(one.seq))
+    numbers = (str(one.id), str(one.device_id), str(one.epoch), str(one.seq), one.source or "")
     return (*numbers, received, one.code, one.status, str(one.attempts), one.reason)
 
 
@@ -96,6 +96,7 @@ def _as_dict(one: kept.DeadLetter) -> dict[str, object]:
         "device_id": one.device_id,
         "epoch": one.epoch,
         "seq": one.seq,
+        "source": one.source,
         "received_at": one.received_at.isoformat(),
         "code": one.code,
         "reason": one.reason,

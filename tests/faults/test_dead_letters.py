@@ -9,6 +9,7 @@ from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import NewCore
 from tests.faults.database import Database
 from tests.faults.load import Load, Plan
+from tests.faults.mqtt import MqttPeer, event
 from tests.faults.recorder import EPOCH_STRIDE, Recorder
 from tests.faults.wire import Credentials
 
@@ -97,3 +98,33 @@ async def test_a_core_killed_while_it_sets_rows_aside_keeps_each_once(
     for device in load.devices:
         letters = refusing.dead_letters_of(device.credentials.device_id)
         assert [letter[:2] for letter in letters] == [(1, seq) for seq in REFUSED_SEQS if seq <= device.highest]
+
+
+@pytest.mark.parametrize("kept_by", ["this release", "an older one"])
+async def test_a_dead_letter_that_is_stored_says_by_which_door_it_came(
+    refusing: Database, new_core: NewCore, fleet: list[Credentials], kept_by: str
+) -> None:
+    numbered, unnumbered = fleet[:2]
+    core = new_core()
+    await core.started()
+    value = EPOCH_STRIDE + REFUSED_SEQS[0]
+    for device, payload in (
+        (numbered, {"epoch": 1, "first_seq": 1, "events": [event(value)]}),
+        (unnumbered, event(value)),
+    ):
+        async with MqttPeer(core.mqtt_port) as peer:
+            await peer.joined(device)
+            assert await peer.puback(peer.publish(payload)) == 0
+    devices: list[object] = [[device.device_id for device in fleet[:2]]]
+    letters = "select source, reason from dead_letters where device_id = any(%s)"
+    await until_in_thread(lambda: len(refusing.execute(letters, devices)) == 2, "both are dead letters")
+    assert {source for source, _ in refusing.execute(letters, devices)} == {"mqtt"}
+    if kept_by == "an older one":
+        refusing.execute("update dead_letters set source = null where device_id = any(%s)", devices)
+    refusing.execute("alter table device_events drop constraint poison")
+    await until_in_thread(lambda: retried(refusing, fleet) == [], "both are stored when tried again", seconds=60)
+    stored = refusing.execute("select device_id, source from device_events where device_id = any(%s)", devices)
+    # Of a number an older release kept no more than that it was a device's.
+    by_number = "mqtt" if kept_by == "this release" else "hdp"
+    assert set(stored) == {(numbered.device_id, by_number), (unnumbered.device_id, "mqtt")}
+    assert await core.stop() == 0

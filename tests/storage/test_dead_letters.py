@@ -54,6 +54,7 @@ def test_they_are_found_by_id_device_code_and_status(connection: sa.Connection) 
     assert seqs(connection, DeadLetterFilter(status="permanent", device_id=DEVICE)) == [3]
     [letter] = list_dead_letters(connection, DeadLetterFilter(), limit=1)
     assert (letter.device_id, letter.epoch, letter.received_at, letter.event) == (DEVICE, 1, RECEIVED_AT, b"\x90")
+    assert letter.source is None, "that of an older release"
 
 
 def test_a_requeued_one_is_due_now_with_all_its_attempts(connection: sa.Connection) -> None:

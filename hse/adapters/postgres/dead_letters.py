@@ -28,6 +28,8 @@ class DeadLetter:
     status: DeadLetterStatus
     attempts: int
     next_attempt_at: datetime | None
+    # None in what an older release kept.
+    source: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -294,6 +294,7 @@ dead_letters = sa.Table(
     sa.Column("next_attempt_at", Timestamptz),
     sa.Column("created_at", Timestamptz, nullable=False),
     sa.Column("updated_at", Timestamptz, nullable=False),
+    sa.Column("source", sa.Text),
 )
 
 device_alarms = sa.Table(

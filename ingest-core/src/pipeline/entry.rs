@@ -46,8 +46,15 @@ impl Source {
         }
     }
 
-    /// By which door an event came that the database knows by `epoch` and `seq`. Of one with a number only this much is
-    /// known: that it was a device's.
+    /// The source that [`Self::as_str`] names so; none for a name that a newer release gave.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Hdp, Self::Grpc, Self::Core, Self::Mqtt];
+        all.into_iter().find(|source| source.as_str() == name)
+    }
+
+    /// By which door an event came of which only `epoch` and `seq` were kept. Of one with a number only this much is known:
+    /// that it was a device's.
     #[must_use]
     pub fn of(epoch: u64, seq: u64) -> Self {
         let named = u8::try_from(epoch).ok().and_then(Self::from_u8);
@@ -242,8 +249,11 @@ mod tests {
             let read = Entry::decode(&bytes).unwrap();
             assert_eq!(read, entry);
             assert_eq!(Source::of(read.epoch, read.first_seq), source);
+            assert_eq!(Source::named(source.as_str()), Some(source));
         }
         assert_eq!(Source::of(3, 1), Source::Hdp);
+        assert_eq!(Source::named("hdp"), Some(Source::Hdp));
+        assert_eq!(Source::named("a newer door"), None);
     }
 
     #[test]

@@ -151,9 +151,8 @@ pub fn write_event(out: &mut CopyEncoder, row: &Row<'_>) {
     out.bytes(row.source.as_str().as_bytes());
 }
 
-pub const DEAD_LETTER_COLUMNS: &str =
-    "device_id, epoch, seq, received_at, code, reason, event, status, attempts, next_attempt_at";
-pub const NUM_DEAD_LETTER_COLUMNS: i16 = 10;
+pub const DEAD_LETTER_COLUMNS: &str = "device_id, epoch, seq, received_at, code, reason, event, status, attempts, next_attempt_at, source";
+pub const NUM_DEAD_LETTER_COLUMNS: i16 = 11;
 
 /// One row of [`DEAD_LETTER_COLUMNS`], to be tried again at `next_attempt_us`.
 pub fn write_dead_letter(
@@ -176,6 +175,7 @@ pub fn write_dead_letter(
     out.current.put_i32(4);
     out.current.put_i32(0);
     out.timestamptz(next_attempt_us);
+    out.bytes(row.source.as_str().as_bytes());
 }
 
 #[cfg(test)]

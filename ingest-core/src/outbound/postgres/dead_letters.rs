@@ -37,7 +37,7 @@ const LETTERS_PER_TRANSACTION_MAX: i64 = 100;
 const FIRST_WAIT_US: i64 = 2_000_000;
 
 const TAKE_DUE: &str = "
-    select id, device_id, epoch, seq, (extract(epoch from received_at) * 1000000)::int8, code, event, attempts
+    select id, device_id, epoch, seq, (extract(epoch from received_at) * 1000000)::int8, code, event, attempts, source
       from dead_letters
      where status = 'pending' and next_attempt_at <= now()
      order by next_attempt_at
@@ -94,6 +94,7 @@ struct Letter {
     code: String,
     event: Vec<u8>,
     attempts: i32,
+    source: Source,
 }
 
 impl DeadLetterRetry {
@@ -222,7 +223,7 @@ impl DeadLetterRetry {
             device_id,
             event: event.event,
             encoded: &letter.event,
-            source: Source::of(epoch, seq),
+            source: letter.source,
             connected: letter.device_id,
             epoch,
             seq,
@@ -266,11 +267,16 @@ async fn copy_row(savepoint: &Transaction<'_>, table: &str, row: &Row<'_>) -> Re
 
 impl Letter {
     fn read(row: &SqlRow) -> Result<Self, Error> {
+        let (epoch, seq): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let source = row.try_get::<_, Option<&str>>(8)?.and_then(Source::named);
         Ok(Self {
             id: row.try_get(0)?,
             device_id: row.try_get(1)?,
-            epoch: row.try_get(2)?,
-            seq: row.try_get(3)?,
+            epoch,
+            seq,
+            // An older release did not keep it.
+            source: source
+                .unwrap_or_else(|| Source::of(epoch.cast_unsigned(), seq.cast_unsigned())),
             received_us: row.try_get(4)?,
             code: row.try_get(5)?,
             event: row.try_get(6)?,
