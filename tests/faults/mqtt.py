@@ -12,12 +12,21 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.faults.conditions import until
+from tests.faults.conditions import until, until_in_thread
+from tests.faults.database import Database
 from tests.faults.wire import Credentials
 
 EVENTS = "hse/v1/events"
 COMMANDS = "hse/v1/commands/+"
 VERSIONS = {"3.1.1": MQTTv311, "5": MQTTv5}
+
+
+async def stored(database: Database, device: Credentials, count: int) -> list[tuple[object, ...]]:
+    """Wait until so many events of a device are stored; return type, value, unit and source of each, by time."""
+    select = "select event_type, value, unit, source from device_events where device_id = %s order by time, value"
+    what = f"{count} events are stored"
+    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
+    return database.execute(select, [device.device_id])
 
 
 def event(value: float, **fields: object) -> dict[str, object]:
@@ -134,6 +143,11 @@ def connect_packet(device: Credentials, *, level: int = 4, keepalive: int = 60) 
     return packet(0x10, head, text("c"), text(str(device.device_id)), text(device.token))
 
 
+def publish_packet(packet_id: int, payload: bytes, *, level: int = 4) -> bytes:
+    """Return a PUBLISH of QoS 1 to the topic of events."""
+    return packet(0x32, text(EVENTS), packet_id.to_bytes(2, "big"), b"\0" if level == 5 else b"", payload)
+
+
 class RawClient:
     """A socket, and the bytes that come."""
 
@@ -146,12 +160,27 @@ class RawClient:
         self._writer.write(data)
         await self._writer.drain()
 
+    def write_eof(self) -> None:
+        """End this side of the socket without a word."""
+        self._writer.write_eof()
+
     async def receive(self) -> bytes:
         """Return the next packet, which is short."""
         async with asyncio.timeout(10):
-            head = await self._reader.readexactly(2)
-            assert head[1] < 0x80
-            return head + await self._reader.readexactly(head[1])
+            return await self.next_packet()
+
+    async def next_packet(self) -> bytes:
+        """Return the next packet, which is short, however long it takes."""
+        head = await self._reader.readexactly(2)
+        assert head[1] < 0x80
+        return head + await self._reader.readexactly(head[1])
+
+    async def joined(self, device: Credentials, *, level: int = 4) -> None:
+        """Connect as a device, and be let in."""
+        await self.send(connect_packet(device, level=level))
+        told = await self.receive()
+        assert told[0] == 0x20, told
+        assert told[2:4] == b"\0\0", told
 
     async def rest(self) -> bytes:
         """Return what comes until the other side closes."""

@@ -1,7 +1,6 @@
-"""Devices that speak MQTT, with paho on their side: who gets in, what a PUBACK promises, and what they hear."""
+"""Devices that speak MQTT, with paho on their side: who gets in, what is made of what they say, and what they hear."""
 
 import asyncio
-import random
 import socket
 import ssl
 from typing import cast
@@ -10,22 +9,23 @@ import msgpack
 import pytest
 
 from tests.faults.conditions import until, until_in_thread
-from tests.faults.conftest import NewCore
 from tests.faults.core import Core
 from tests.faults.database import Database
-from tests.faults.mqtt import EVENTS, VERSIONS, MqttPeer, RawClient, connect_packet, event, packet, raw_client, text
+from tests.faults.mqtt import (
+    EVENTS,
+    VERSIONS,
+    MqttPeer,
+    RawClient,
+    connect_packet,
+    event,
+    packet,
+    raw_client,
+    stored,
+    text,
+)
 from tests.faults.wire import Credentials, Peer
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
-NUM_KILLS = 12
-
-
-async def stored(database: Database, device: Credentials, count: int) -> list[tuple[object, ...]]:
-    """Wait until so many events of a device are stored; return type, value, unit and source of each, by time."""
-    select = "select event_type, value, unit, source from device_events where device_id = %s order by time, value"
-    what = f"{count} events are stored"
-    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
-    return database.execute(select, [device.device_id])
 
 
 async def dead_letters(database: Database, device: Credentials, count: int) -> list[tuple[object, ...]]:
@@ -247,63 +247,6 @@ async def test_a_device_subscribes_to_its_commands_alone(shared_core: Core, devi
     assert [answer.getName() for answer in answers] == [refusal, "Granted QoS 1"]
 
 
-BROKEN = {
-    "second CONNECT": None,
-    "QoS 3": packet(0x36, text(EVENTS), b"\0\x01{}"),
-    "QoS 2": packet(0x34, text(EVENTS), b"\0\x01{}"),
-    "DUP with QoS 0": packet(0x38, text(EVENTS), b"{}"),
-    "packet identifier 0": packet(0x32, text(EVENTS), b"\0\0{}"),
-    "wildcard in a topic": packet(0x30, text("hse/v1/+"), b"{}"),
-    "empty topic": packet(0x30, text(""), b"{}"),
-    "bad UTF-8": packet(0x30, b"\0\x02\xc3\x28", b"{}"),
-    "PUBREL": packet(0x62, b"\0\x01"),
-    "SUBSCRIBE without filters": packet(0x82, b"\0\x01"),
-    "larger than a packet may be": b"\x30\xff\xff\xff\x7f",
-    "a length of five bytes": b"\x30\xff\xff\xff\xff\x01",
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-async def test_a_client_that_breaks_the_protocol_is_closed_and_others_are_not(
-    shared_core: Core, database: Database, device: Credentials, case: str
-) -> None:
-    async with raw_client(shared_core.mqtt_port) as client:
-        await client.send(connect_packet(device))
-        assert await client.receive() == b"\x20\x02\x00\x00"
-        await client.send(BROKEN[case] or connect_packet(device))
-        assert await client.rest() == b""
-    async with MqttPeer(shared_core.mqtt_port) as peer:
-        await peer.joined(device)
-        assert await peer.puback(peer.publish(event(1))) == 0
-    assert len(await stored(database, device, 1)) == 1
-
-
-async def test_a_client_of_version_5_hears_why_it_is_closed(shared_core: Core, device: Credentials) -> None:
-    reasons = {b"\x30\xff\xff\xff\x7f": 0x95, packet(0x34, text(EVENTS), b"\0\x01\0{}"): 0x9B}
-    alias_0 = packet(0x30, text(EVENTS), b"\x03\x23\0\0{}")
-    for said, reason in (reasons | {alias_0: 0x94}).items():
-        async with raw_client(shared_core.mqtt_port) as client:
-            await client.send(connect_packet(device, level=5))
-            assert (await client.receive())[:4] == b"\x20" + b"\x19\x00\x00"
-            await client.send(said)
-            assert (await client.receive())[:3:2] == bytes([0xE0, reason])
-
-
-async def test_a_stranger_is_bounded_and_waited_for_no_longer_than_a_hello(
-    new_core: NewCore, device: Credentials
-) -> None:
-    core = new_core(hello_timeout_s=1)
-    await core.started()
-    async with raw_client(core.mqtt_port) as silent, raw_client(core.mqtt_port) as large:
-        await large.send(b"\x10\xff\xff\x7f" + text("MQTT"))
-        assert await large.rest() == b""
-        assert await silent.rest() == b""
-    async with raw_client(core.mqtt_port) as other:
-        await other.send(packet(0x10, text("MQIsdp"), b"\x03\x02\0\x3c", text("c")))
-        assert await other.rest() == b"\x20\x02\x00\x01"
-    assert device is not None
-
-
 async def test_who_is_silent_for_one_and_a_half_keep_alives_is_closed(shared_core: Core, device: Credentials) -> None:
     async with raw_client(shared_core.mqtt_port) as client:
         await client.send(connect_packet(device, keepalive=1))
@@ -348,50 +291,3 @@ async def test_pubacks_leave_in_order(shared_core: Core, database: Database, dev
     assert acknowledged == list(range(1, 301))
     assert len(await stored(database, device, 100)) == 100
     assert len(await dead_letters(database, device, 200)) == 200
-
-
-@both_versions
-@pytest.mark.timeout(300)
-async def test_a_core_killed_between_publish_and_puback_stores_what_it_acknowledged(
-    new_core: NewCore, database: Database, device: Credentials, version: str
-) -> None:
-    """Numbered events once, whatever is sent again; others at least once, and once where they were not sent again."""
-    chance = random.Random(version)
-    core = new_core(batch_age_ms_max=200)
-    acknowledged: dict[bool, set[int]] = {True: set(), False: set()}
-    sent_again: set[int] = set()
-    next_value, next_seq, unsure = 1, 1, dict[int, dict[str, object]]()
-    for _ in range(NUM_KILLS):
-        await core.started()
-        async with MqttPeer(core.mqtt_port, version) as peer:
-            await peer.joined(device)
-            batch = dict(sorted(unsure.items()))
-            sent_again |= set(batch)
-            for _ in range(chance.randint(20, 200)):
-                if chance.random() < 0.5:
-                    batch[next_value] = {"epoch": 1, "first_seq": next_seq, "events": [event(next_value)]}
-                    next_seq += 1
-                else:
-                    batch[next_value] = event(next_value)
-                next_value += 1
-            sent = {value: peer.publish(payload).mid for value, payload in batch.items()}
-            wanted = chance.randint(1, len(sent))
-            await until(lambda: len(peer.pubacks) >= wanted, "publications are acknowledged")  # noqa: B023
-            await core.kill()
-            await until(lambda: peer.ends, "the connection ends")
-            told = dict(peer.pubacks)
-        unsure = {value: batch[value] for value, mid in sent.items() if mid not in told}
-        for value, mid in sent.items():
-            if mid in told:
-                acknowledged["epoch" in batch[value]].add(value)
-    await core.started()
-    await until_in_thread(lambda: core.metric("journal_bytes") == 0, "all is drained", seconds=60)
-    assert await core.stop() == 0
-    select = "select value::int, count(*) from device_events where device_id = %s group by value"
-    counts = {int(str(value)): int(str(count)) for value, count in database.execute(select, [device.device_id])}
-    assert acknowledged[True]
-    assert acknowledged[False]
-    assert sent_again
-    assert {counts.get(value) for value in acknowledged[True]} == {1}
-    assert {counts.get(value) for value in acknowledged[False] - sent_again} == {1}
-    assert acknowledged[False] <= set(counts)
