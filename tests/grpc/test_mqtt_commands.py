@@ -1,6 +1,7 @@
 """Commands to devices that speak MQTT: the same states as for any other, and the same result."""
 
 import asyncio
+import json
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -11,6 +12,7 @@ from hse.adapters.ingest_stubs import devices_pb2 as pb
 from tests.faults.conditions import until
 from tests.faults.core import Core
 from tests.faults.database import Database
+from tests.faults.mosquitto import mosquitto, with_mosquitto
 from tests.faults.mqtt import VERSIONS, MqttPeer
 from tests.faults.wire import Credentials
 from tests.grpc.caller import Caller
@@ -116,3 +118,30 @@ async def test_no_more_commands_come_once_the_device_has_unsubscribed(
             await heard.ended()
         assert states(heard.messages, "r") == ["SENT", "OFFLINE"]
         assert not peer.messages
+
+
+@both_versions
+@with_mosquitto
+async def test_mosquitto_sub_hears_a_command_and_mosquitto_pub_tells_its_result(
+    shared_core: Core, caller: Caller, device: Credentials, database: Database, version: str
+) -> None:
+    hearing = asyncio.create_task(
+        mosquitto(
+            *("sub", shared_core, device, version, "-t", "hse/v1/commands/+", "-F", "%t %p", "-C", "1", "-W", "20")
+        )
+    )
+    async with asyncio.timeout(20):
+        answer = await caller.ask("SendDeviceCommand", command(device, "r-1"))
+        while answer.state == pb.OFFLINE:
+            await asyncio.sleep(0.05)
+            answer = await caller.ask("SendDeviceCommand", command(device, "r-1"))
+    # It left as soon as it had heard it: that was delivered, and nobody knows what came of it.
+    assert answer.state == pb.FAILED
+    heard = await hearing
+    assert heard.returncode == 0, heard.said
+    topic, _, payload = heard.said.decode().partition(" ")
+    assert (topic, json.loads(payload)["request_id"]) == ("hse/v1/commands/r-1", "r-1")
+    result = ("-t", "hse/v1/results/r-1", "-m", '{"status": 0, "message": "opened"}')
+    done = await mosquitto("pub", shared_core, device, version, *result)
+    assert (done.returncode, done.said) == (0, b"")
+    assert [kept["message"] for kept in await results_of(database, device, 1)] == ["opened"]
