@@ -1,4 +1,8 @@
 use super::*;
+use crate::inbound::mqtt::codec;
+
+mod differential;
+mod second_codec;
 
 const MAX: u32 = 1 << 20;
 
