@@ -140,6 +140,7 @@ def _places(published: Published | None) -> RenderableType:
         places.add_row("devices, MQTT", f"mqtt://127.0.0.1:{ports['mqtt']}")
         if "mqtt_tls" in ports:
             places.add_row("devices, MQTT and TLS", f"mqtts://127.0.0.1:{ports['mqtt_tls']}")
+        places.add_row("devices, MQTT, WebSocket", f"ws://127.0.0.1:{ports['ws']}/mqtt")
         places.add_row("metrics", f"http://127.0.0.1:{ports['ingest_http']}/metrics")
         places.add_row("database", without_password(published.database_url))
         places.add_row("redis", without_password(published.redis_url))

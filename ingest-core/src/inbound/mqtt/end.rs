@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::codec::{CodecError, ReasonCode};
 use crate::config::LAST_WORDS_TIMEOUT;
+use crate::frame::FrameError;
 use crate::inbound::buffered::Buffered;
 use crate::metrics::Code;
 use crate::node::Node;
@@ -46,8 +47,12 @@ impl End {
 }
 
 impl From<io::Error> for End {
+    /// What a transport found wrong with the peer's messages is told to the peer.
     fn from(error: io::Error) -> Self {
-        Self::Broken(error)
+        match error.downcast::<FrameError>() {
+            Ok(violation) => Self::Error(ReasonCode::MalformedPacket, violation.to_string()),
+            Err(error) => Self::Broken(error),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Devices that speak MQTT 3.1.1 or 5, over TCP or TLS. An endpoint for devices, not a broker: a client is a device, publishes
+//! Devices that speak MQTT 3.1.1 or 5, over TCP, TLS or WebSocket. An endpoint for devices, not a broker: a client is a device, publishes
 //! what it has to say, and hears what is said to it.
 //!
 //! ```text

@@ -29,6 +29,15 @@ const NORMAL_CLOSURE: [u8; 2] = 1000u16.to_be_bytes();
 /// PONGs of a peer that does not read are held up to so many bytes, and then left out.
 const PONG_BYTES_MAX: usize = 4096;
 
+/// What is spoken in the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Binary messages hold whole frames, text messages whole lines.
+    Hdp,
+    /// Binary messages hold the bytes of a stream, cut anywhere (MQTT 5, section 6).
+    Mqtt,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageKind {
     Text,
@@ -101,6 +110,7 @@ impl FrameBoundary {
 /// Reads what a client sends. Once it gave an error or saw the close, it must not be given more.
 #[derive(Debug)]
 pub struct Decoder {
+    content: Content,
     state: State,
     /// The message that is being read.
     message: Option<MessageKind>,
@@ -114,8 +124,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub fn new() -> Self {
+    pub fn new(content: Content) -> Self {
         Self {
+            content,
             state: State::NEXT,
             message: None,
             connection: None,
@@ -204,6 +215,9 @@ impl Decoder {
             _ => return Err(violation("an unknown opcode")),
         };
         if let Some(kind) = kind {
+            if (self.content, kind) == (Content::Mqtt, MessageKind::Text) {
+                return Err(violation("MQTT is spoken in binary messages"));
+            }
             if *self.connection.get_or_insert(kind) != kind {
                 return Err(violation("text and binary messages are mixed"));
             }
@@ -263,6 +277,9 @@ impl Decoder {
         };
         let is_begin = std::mem::replace(&mut self.is_message_empty, false);
         self.last_byte = *last;
+        if self.content == Content::Mqtt {
+            return Ok(());
+        }
         match kind {
             MessageKind::Text if is_begin && *first != b'{' => {
                 Err(FrameError::BadJson { column: 1 })
@@ -309,6 +326,9 @@ impl Decoder {
 
     fn end_message(&mut self, data: &mut ReadBuf<'_>) -> Result<(), FrameError> {
         let kind = self.message.take();
+        if self.content == Content::Mqtt {
+            return Ok(());
+        }
         if self.is_message_empty {
             return Err(violation("a message is empty"));
         }
@@ -410,10 +430,10 @@ fn write_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Writes what the connection says, which is whole frames or whole lines: frames as one binary message, each line as a
+/// Writes what the connection says. Of HDP/1 that is whole frames or whole lines: frames as one binary message, each line as a
 /// text message.
-pub fn write_messages(out: &mut Vec<u8>, said: &[u8]) {
-    if said.first() != Some(&b'{') {
+pub fn write_messages(out: &mut Vec<u8>, content: Content, said: &[u8]) {
+    if content == Content::Mqtt || said.first() != Some(&b'{') {
         write_frame(out, opcode::BINARY, said);
         return;
     }

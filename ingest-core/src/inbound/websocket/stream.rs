@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::messages::{Decoder, write_close, write_messages};
+use super::messages::{Content, Decoder, write_close, write_messages};
 use crate::frame::FrameError;
 
 const READ_BYTES: usize = 32 << 10;
@@ -16,10 +16,11 @@ thread_local! {
     static RAW: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// Reads are the payload of messages; a write is whole frames or whole lines, and becomes messages. An error of the peer's
+/// Reads are the payload of messages; a write becomes messages, of HDP/1 it is whole frames or whole lines. An error of the peer's
 /// is an `io::Error` around the [`FrameError`] that it is to be told.
 pub struct WebSocketStream<S> {
     stream: S,
+    content: Content,
     decoder: Decoder,
     /// Read with the request that began the connection.
     read_ahead: Vec<u8>,
@@ -34,10 +35,11 @@ pub struct WebSocketStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
-    pub fn new(stream: S, read_ahead: Vec<u8>) -> Self {
+    pub fn new(stream: S, content: Content, read_ahead: Vec<u8>) -> Self {
         Self {
             stream,
-            decoder: Decoder::new(),
+            content,
+            decoder: Decoder::new(content),
             read_ahead,
             violation: None,
             is_over: false,
@@ -149,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        write_messages(&mut this.outgoing, said);
+        write_messages(&mut this.outgoing, this.content, said);
         // It is taken whole; what the socket does not take now is written before anything else.
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

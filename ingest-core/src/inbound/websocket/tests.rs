@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-use super::messages::{Decoder, write_close, write_messages};
+use super::messages::{Content, Decoder, write_close, write_messages};
 use super::stream::WebSocketStream;
 use crate::frame::{ErrorCode, FrameError};
 
@@ -29,7 +29,15 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// What a decoder makes of these bytes, given to it in parts of `part_bytes`: the data, what it answers, how it ended.
 fn decode(raw: &[u8], part_bytes: usize) -> (Vec<u8>, Vec<u8>, Result<(), FrameError>) {
-    let mut decoder = Decoder::new();
+    decode_as(Content::Hdp, raw, part_bytes)
+}
+
+fn decode_as(
+    content: Content,
+    raw: &[u8],
+    part_bytes: usize,
+) -> (Vec<u8>, Vec<u8>, Result<(), FrameError>) {
+    let mut decoder = Decoder::new(content);
     let (mut data, mut outgoing) = (Vec::new(), Vec::new());
     for part in raw.chunks(part_bytes) {
         let mut room = vec![0; part.len() + 1];
@@ -123,6 +131,26 @@ fn what_breaks_a_rule_is_malformed_whole_or_in_parts() {
 }
 
 #[test]
+fn of_mqtt_binary_messages_are_cut_anywhere_and_text_is_refused() {
+    let said = b"\x10\x0c\x00\x04MQTT{\x04\x02\x00\x3c";
+    let raw: Vec<u8> = (said.chunks(5))
+        .flat_map(|part| [masked(0x82, part), masked(0x82, b""), masked(0x89, b"")].concat())
+        .collect();
+    for part_bytes in [1, 3, raw.len()] {
+        let (data, _, ended) = decode_as(Content::Mqtt, &raw, part_bytes);
+        assert_eq!((&data[..], ended), (&said[..], Ok(())));
+    }
+    for text in [masked(0x81, said), masked(0x81, b"{}")] {
+        let (data, _, ended) = decode_as(Content::Mqtt, &text, text.len());
+        assert!(data.is_empty());
+        assert_eq!(ended.unwrap_err().code(), ErrorCode::Malformed);
+    }
+    let mut out = Vec::new();
+    write_messages(&mut out, Content::Mqtt, b"{\x02\x00\x01");
+    assert_eq!(out, b"\x82\x04{\x02\x00\x01");
+}
+
+#[test]
 fn a_binary_message_does_not_pass_for_json() {
     assert_eq!(
         refused(&masked(0x82, b"{\"bye\":{}}")).code(),
@@ -159,9 +187,10 @@ fn read_by_a_client(raw: Vec<u8>) -> Vec<Message> {
 #[test]
 fn frames_leave_as_one_message_and_lines_as_one_each() {
     let mut raw = Vec::new();
-    write_messages(&mut raw, &PING.repeat(30_000));
+    write_messages(&mut raw, Content::Hdp, &PING.repeat(30_000));
     write_messages(
         &mut raw,
+        Content::Hdp,
         b"{\"pong\":{\"nonce\":1}}\n{\"ack\":{\"seq\":1}}\n",
     );
     write_close(&mut raw);
@@ -221,7 +250,7 @@ proptest! {
 #[tokio::test]
 async fn a_stream_answers_pings_ends_at_the_close_and_says_its_own() {
     let (ours, mut theirs) = duplex(4096);
-    let mut stream = WebSocketStream::new(ours, masked(0x82, PING));
+    let mut stream = WebSocketStream::new(ours, Content::Hdp, masked(0x82, PING));
     let raw = [masked(0x89, b"hi"), masked(0x82, PING), masked(0x88, b"")].concat();
     theirs.write_all(&raw).await.unwrap();
     let mut received = Vec::new();
@@ -238,7 +267,7 @@ async fn a_stream_answers_pings_ends_at_the_close_and_says_its_own() {
 #[tokio::test]
 async fn a_mistake_is_an_error_after_what_came_before_it() {
     let (ours, mut theirs) = duplex(4096);
-    let mut stream = WebSocketStream::new(ours, Vec::new());
+    let mut stream = WebSocketStream::new(ours, Content::Hdp, Vec::new());
     let raw = [masked(0x82, PING), masked(0x01, b"{")].concat();
     theirs.write_all(&raw).await.unwrap();
     let mut received = [0; 64];
@@ -252,7 +281,7 @@ async fn a_mistake_is_an_error_after_what_came_before_it() {
 #[tokio::test]
 async fn what_the_socket_does_not_take_is_written_before_anything_else() {
     let (ours, mut theirs) = duplex(3);
-    let mut stream = WebSocketStream::new(ours, Vec::new());
+    let mut stream = WebSocketStream::new(ours, Content::Hdp, Vec::new());
     let writing = tokio::spawn(async move {
         for nonce in 0..20u8 {
             stream.write_all(&[0, 0, 0, 1, nonce]).await.unwrap();

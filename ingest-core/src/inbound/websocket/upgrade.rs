@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,13 +24,19 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::messages::Content;
 use super::stream::WebSocketStream;
 use crate::inbound::connection::serve;
+use crate::inbound::mqtt;
 use crate::metrics::Reason;
 use crate::node::Node;
-use crate::pipeline::live::Peer;
+use crate::pipeline::live::{Peer, Protocol};
 
-const PATH: &str = "/v1/device";
+const HDP_PATH: &str = "/v1/device";
+/// Where clients of MQTT look for it unless they are told otherwise.
+const MQTT_PATH: &str = "/mqtt";
+/// What such a client must offer, and hear (MQTT-6.0.0-3 and -4).
+const MQTT_SUBPROTOCOL: &str = "mqtt";
 /// The request's head; the least that hyper can be told.
 const HEAD_BYTES_MAX: usize = 8192;
 const VERSION: HeaderValue = HeaderValue::from_static("13");
@@ -46,7 +53,11 @@ pub async fn serve_upgrade(node: &Node, stream: TcpStream, peer: Peer) {
         upgraded = timeout(upgrade_timeout, upgraded(node, stream)) => upgraded,
     };
     match upgraded {
-        Ok(Some(stream)) => serve(node, stream, peer).await,
+        Ok(Some((stream, Content::Hdp))) => serve(node, stream, peer).await,
+        Ok(Some((stream, Content::Mqtt))) => {
+            let protocol = Protocol::MqttWebSocket;
+            Box::pin(mqtt::serve(node, stream, Peer { protocol, ..peer })).await;
+        }
         Ok(None) | Err(_) => {
             let reason = "no_websocket";
             node.metrics
@@ -57,13 +68,14 @@ pub async fn serve_upgrade(node: &Node, stream: TcpStream, peer: Peer) {
     }
 }
 
-async fn upgraded(node: &Node, stream: TcpStream) -> Option<WebSocketStream<TcpStream>> {
-    let upgrade: Mutex<Option<OnUpgrade>> = Mutex::default();
+async fn upgraded(node: &Node, stream: TcpStream) -> Option<(WebSocketStream<TcpStream>, Content)> {
+    let upgrade: Mutex<Option<(OnUpgrade, Content)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
-        let answer = answer(&node.config.ws_origins, &request);
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let content = content_at(request.uri().path());
+        let answer = answer(content, &node.config.ws_origins, &request);
+        if let (Some(content), StatusCode::SWITCHING_PROTOCOLS) = (content, answer.status()) {
             let mut upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner);
-            *upgrade = Some(hyper::upgrade::on(&mut request));
+            *upgrade = Some((hyper::upgrade::on(&mut request), content));
         }
         std::future::ready(Ok::<_, Infallible>(answer))
     });
@@ -77,18 +89,32 @@ async fn upgraded(node: &Node, stream: TcpStream) -> Option<WebSocketStream<TcpS
         debug!(%error, "request for a WebSocket");
         return None;
     }
-    let upgrade = upgrade
+    let (upgrade, content) = upgrade
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let read_ahead = parts.read_buf.to_vec();
-    Some(WebSocketStream::new(parts.io.into_inner(), read_ahead))
+    let stream = WebSocketStream::new(parts.io.into_inner(), content, read_ahead);
+    Some((stream, content))
 }
 
-fn answer<B>(origins: &[String], request: &Request<B>) -> Response<Full<Bytes>> {
-    if request.uri().path() != PATH {
-        return refusal(StatusCode::NOT_FOUND, "devices connect to /v1/device\n");
+fn content_at(path: &str) -> Option<Content> {
+    match path {
+        HDP_PATH => Some(Content::Hdp),
+        MQTT_PATH => Some(Content::Mqtt),
+        _ => None,
     }
+}
+
+fn answer<B>(
+    content: Option<Content>,
+    origins: &[String],
+    request: &Request<B>,
+) -> Response<Full<Bytes>> {
+    let Some(content) = content else {
+        let what = "devices connect to /v1/device, and with MQTT to /mqtt\n";
+        return refusal(StatusCode::NOT_FOUND, what);
+    };
     if request.method() != Method::GET {
         let mut refused = refusal(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -102,7 +128,9 @@ fn answer<B>(origins: &[String], request: &Request<B>) -> Response<Full<Bytes>> 
     // Browsers say where their page came from, devices do not: a page elsewhere must not speak for a device.
     let is_foreign = headers.get_all(ORIGIN).iter().any(|origin| {
         let allowed = |known: &String| known.as_bytes() == origin.as_bytes();
-        !origins.iter().any(allowed)
+        // Libraries of MQTT that run in no browser say that they come from here, where there are no pages.
+        let is_ours = content == Content::Mqtt && is_of_host(origin, headers);
+        !(is_ours || origins.iter().any(allowed))
     });
     if is_foreign {
         return refusal(StatusCode::FORBIDDEN, "this origin is not allowed\n");
@@ -129,6 +157,14 @@ fn answer<B>(origins: &[String], request: &Request<B>) -> Response<Full<Bytes>> 
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let said = response.headers_mut();
+    if content == Content::Mqtt {
+        if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, MQTT_SUBPROTOCOL) {
+            let what = "the subprotocol mqtt is spoken here\n";
+            return refusal(StatusCode::BAD_REQUEST, what);
+        }
+        let subprotocol = HeaderValue::from_static(MQTT_SUBPROTOCOL);
+        said.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
     said.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     said.insert(UPGRADE, WEBSOCKET);
     said.insert(SEC_WEBSOCKET_ACCEPT, accepted);
@@ -142,6 +178,12 @@ fn refusal(status: StatusCode, what: &'static str) -> Response<Full<Bytes>> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+fn is_of_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let origin = origin.as_bytes();
+    let authority = (origin.strip_prefix(b"http://")).or(origin.strip_prefix(b"https://"));
+    authority.is_some() && authority == headers.get(HOST).map(HeaderValue::as_bytes)
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -170,7 +212,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let origins = ["https://lab.example.com".to_owned()];
-        answer(&origins, &request.body(()).unwrap())
+        answer(content_at(path), &origins, &request.body(()).unwrap())
     }
 
     /// The request of RFC 6455, section 1.3.
@@ -185,13 +227,14 @@ mod tests {
         let mut headers = GOOD.to_vec();
         headers.retain(|(known, _)| *known != name);
         headers.push((name, value));
-        asked(&headers, PATH).status().as_u16()
+        asked(&headers, HDP_PATH).status().as_u16()
     }
 
     #[test]
     fn a_key_is_answered_as_the_standard_says() {
-        let answer = asked(&GOOD, PATH);
+        let answer = asked(&GOOD, HDP_PATH);
         assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
         let accepted = &answer.headers()[SEC_WEBSOCKET_ACCEPT];
         assert_eq!(accepted, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
@@ -199,16 +242,45 @@ mod tests {
     #[test]
     fn what_is_no_websocket_is_told_what_is_spoken_here() {
         assert_eq!(asked(&GOOD, "/v1/devices").status(), StatusCode::NOT_FOUND);
-        assert_eq!(asked(&[], PATH).status(), StatusCode::UPGRADE_REQUIRED);
+        let without = asked(&[], HDP_PATH).status();
+        assert_eq!(without, StatusCode::UPGRADE_REQUIRED);
         assert_eq!(status("sec-websocket-version", "8"), 426);
         assert_eq!(status("connection", "close"), 426);
         assert_eq!(status("sec-websocket-key", "short"), 400);
     }
 
     #[test]
+    fn mqtt_is_spoken_to_who_offers_it_and_told_so() {
+        let offering = |offers: &[&'static str]| {
+            let mut headers = GOOD.to_vec();
+            headers.extend([("host", "h:5002"), ("origin", "http://h:5002")]);
+            headers.extend(
+                offers
+                    .iter()
+                    .map(|offer| ("sec-websocket-protocol", *offer)),
+            );
+            asked(&headers, MQTT_PATH)
+        };
+        for offers in [&["mqtt"][..], &["mqttv3.1, mqtt"], &["wamp", "mqtt"]] {
+            let answer = offering(offers);
+            assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+            assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], "mqtt");
+        }
+        for offers in [&[][..], &["mqttv3.1"]] {
+            assert_eq!(offering(offers).status(), StatusCode::BAD_REQUEST);
+        }
+    }
+
+    #[test]
     fn a_browser_s_page_from_elsewhere_is_refused() {
         assert_eq!(status("origin", "https://evil.example.com"), 403);
         assert_eq!(status("origin", "null"), 403);
+        let mut headers = GOOD.to_vec();
+        headers.extend([("host", "h:5002"), ("origin", "http://h:5002")]);
+        assert_eq!(asked(&headers, HDP_PATH).status(), StatusCode::FORBIDDEN);
+        headers.push(("sec-websocket-protocol", "mqtt"));
+        headers.push(("origin", "http://h"));
+        assert_eq!(asked(&headers, MQTT_PATH).status(), StatusCode::FORBIDDEN);
         assert_eq!(status("origin", "https://lab.example.com"), 101);
     }
 }

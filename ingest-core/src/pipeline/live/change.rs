@@ -19,6 +19,7 @@ pub enum Protocol {
     WebSocket,
     Mqtt,
     MqttTls,
+    MqttWebSocket,
 }
 
 impl Protocol {
@@ -30,6 +31,7 @@ impl Protocol {
             Self::WebSocket => "websocket",
             Self::Mqtt => "mqtt",
             Self::MqttTls => "mqtt-tls",
+            Self::MqttWebSocket => "mqtt-websocket",
         }
     }
 }
