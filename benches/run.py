@@ -29,6 +29,7 @@ from benches.scenarios import (
     history,
     live,
     memory,
+    mqtt,
     restart,
     sustained,
 )
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Callable[[Context], Result]] = {
     sustained.NAME: sustained.measure,
     columnstore.NAME: columnstore.measure,
     memory.NAME: memory.measure,
+    mqtt.NAME: mqtt.measure,
     restart.NAME: restart.measure,
     cpu.NAME: cpu.measure,
     control_plane.NAME: control_plane.measure,

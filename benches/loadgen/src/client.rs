@@ -9,6 +9,7 @@ use hse_ingest_core::frame::{Hello, split};
 
 use crate::devices::Device;
 use crate::error::BenchError;
+use crate::mqtt::{self, Heard};
 use crate::target;
 
 const RECEIVED_BYTES_MAX: u32 = 1 << 20;
@@ -115,5 +116,59 @@ impl Client {
             Received::Command { .. } | Received::Pong { .. } => Answer::Other,
         };
         Ok(Some((answer, frame.frame_bytes)))
+    }
+}
+
+/// One that speaks MQTT.
+pub struct MqttClient {
+    stream: TcpStream,
+}
+
+impl MqttClient {
+    /// Connects, says CONNECT and waits for CONNACK.
+    ///
+    /// # Errors
+    /// `Io` when the server is not there, `Protocol` when it does not take the device.
+    pub fn greet(address: SocketAddr, index: usize, device: &Device) -> Result<Self, BenchError> {
+        let stream = target::connect(address, index).map_err(BenchError::io("connecting"))?;
+        stream
+            .set_read_timeout(Some(TIMEOUT))
+            .map_err(BenchError::io("connecting"))?;
+        let mut client = Self { stream };
+        let mut out = Vec::new();
+        mqtt::write_connect(&mut out, device);
+        client.send(&out)?;
+        match client.receive()? {
+            Heard::Welcome => Ok(client),
+            Heard::Puback { .. } | Heard::Other => Err(BenchError::Protocol {
+                what: "CONNECT is answered with something else than CONNACK",
+            }),
+        }
+    }
+
+    /// # Errors
+    /// The connection is gone.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), BenchError> {
+        self.stream
+            .write_all(bytes)
+            .map_err(BenchError::io("sending"))
+    }
+
+    /// Waits for the next packet. Nobody sends this client more than one at a time.
+    ///
+    /// # Errors
+    /// The connection is gone, or what came is said to no publisher.
+    pub fn receive(&mut self) -> Result<Heard, BenchError> {
+        let mut received = Vec::new();
+        loop {
+            if let Some((heard, _)) = mqtt::take(&received)? {
+                return Ok(heard);
+            }
+            let mut byte = [0];
+            self.stream
+                .read_exact(&mut byte)
+                .map_err(BenchError::io("receiving"))?;
+            received.extend_from_slice(&byte);
+        }
     }
 }

@@ -11,9 +11,10 @@ use clap::Args;
 use hse_ingest_core::frame::device;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, MqttClient};
 use crate::devices;
 use crate::error::BenchError;
+use crate::mqtt;
 use crate::target::only_loopback;
 
 /// Well within 2.5 x the keepalive of 60 s.
@@ -30,6 +31,15 @@ pub struct Arguments {
     steps: Vec<u32>,
     #[arg(long, default_value_t = 1)]
     epoch: u64,
+    /// Speak MQTT, to the core or to a broker.
+    #[arg(long)]
+    mqtt: bool,
+}
+
+/// A connection that keeps itself alive.
+enum Idle {
+    Hdp(Client),
+    Mqtt(MqttClient),
 }
 
 /// # Errors
@@ -54,10 +64,14 @@ pub fn run(arguments: &Arguments) -> Result<Value, BenchError> {
             }
         }
     });
-    let mut clients: Vec<Client> = Vec::with_capacity(devices.len());
+    let mut clients: Vec<Idle> = Vec::with_capacity(devices.len());
     for total in totals {
         for (index, device) in devices.iter().enumerate().take(total).skip(clients.len()) {
-            clients.push(Client::greet(address, index, device, arguments.epoch)?.0);
+            clients.push(if arguments.mqtt {
+                Idle::Mqtt(MqttClient::greet(address, index, device)?)
+            } else {
+                Idle::Hdp(Client::greet(address, index, device, arguments.epoch)?.0)
+            });
         }
         println!("{}", json!({ "mode": "idle", "connected": clients.len() }));
         while let Err(RecvTimeoutError::Timeout) = steps.recv_timeout(PING_EVERY) {
@@ -67,14 +81,24 @@ pub fn run(arguments: &Arguments) -> Result<Value, BenchError> {
     Ok(json!({ "mode": "idle", "connected": clients.len(), "over": true }))
 }
 
-fn ping(clients: &mut [Client]) -> Result<(), BenchError> {
+fn ping(clients: &mut [Idle]) -> Result<(), BenchError> {
     let mut frame = Vec::new();
     device::encode_ping(&mut frame, 1);
     for client in clients.iter_mut() {
-        client.send(&frame)?;
+        match client {
+            Idle::Hdp(client) => client.send(&frame)?,
+            Idle::Mqtt(client) => client.send(mqtt::PINGREQ)?,
+        }
     }
     for client in clients {
-        client.receive()?;
+        match client {
+            Idle::Hdp(client) => {
+                client.receive()?;
+            }
+            Idle::Mqtt(client) => {
+                client.receive()?;
+            }
+        }
     }
     Ok(())
 }

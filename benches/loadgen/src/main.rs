@@ -1,6 +1,7 @@
 //! What HSE's benches are made of: the load, the floors, and the peer. `benches/run.py` puts them together.
 //!
-//! - `acks`, `idle`, `first-ack`: devices, seen from their side ([`load`], [`idle`], [`first_ack`]).
+//! - `acks`, `idle`, `first-ack`: devices, seen from their side ([`load`], [`idle`], [`first_ack`]); the first two speak
+//!   [`mqtt`] if asked.
 //! - `floor-fdatasync`, `floor-copy`: the least that a disk and a database ask for ([`fdatasync`], [`copy`]).
 //! - `literal`: the design of the source documents behind the same protocol ([`literal`]).
 //!
@@ -24,6 +25,7 @@ mod idle;
 mod latency;
 mod literal;
 mod load;
+mod mqtt;
 mod target;
 mod workload;
 

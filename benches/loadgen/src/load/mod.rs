@@ -1,4 +1,4 @@
-//! Devices that send events and wait for their ACK.
+//! Devices that send events and wait for their ACK, or publish them and wait for their PUBACK.
 //!
 //! **Open loop** (`--rate`): every connection has a Poisson schedule of intended sends, and a latency counts from
 //! the intended send, whether or not the frame could leave then; a slow core cannot slow the schedule down, so no
@@ -69,6 +69,9 @@ pub struct Arguments {
     epoch: u64,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
+    /// Speak MQTT with QoS 1, to the core or to a broker, whose ports these are then.
+    #[arg(long)]
+    mqtt: bool,
     /// HTTP port of the core on loopback, asked for `/metrics` ten times a second.
     #[arg(long)]
     metrics: Option<SocketAddr>,
@@ -87,10 +90,18 @@ pub enum Pace {
     Closed,
 }
 
+/// What is spoken with the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Hdp,
+    Mqtt,
+}
+
 /// What every worker is told.
 #[derive(Clone)]
 pub struct Plan {
     pub address: SocketAddr,
+    pub dialect: Dialect,
     pub events_per_frame: u32,
     pub inflight_max: usize,
     pub pace: Pace,
@@ -113,6 +124,11 @@ pub fn run(arguments: &Arguments) -> Result<Value, BenchError> {
         .transpose()?;
     let plan = Plan {
         address,
+        dialect: if arguments.mqtt {
+            Dialect::Mqtt
+        } else {
+            Dialect::Hdp
+        },
         events_per_frame: arguments.events_per_frame,
         inflight_max: usize::try_from(arguments.inflight).unwrap_or(1),
         pace: pace(arguments),

@@ -10,8 +10,10 @@ use hse_ingest_core::frame::device::{self, Received};
 use hse_ingest_core::frame::{Hello, split};
 
 use super::tally::Tally;
+use super::{Dialect, Plan};
 use crate::devices::Device;
 use crate::error::BenchError;
+use crate::mqtt::{self, Heard};
 use crate::target;
 use crate::workload::{fill_frame, now_us};
 
@@ -39,16 +41,20 @@ struct Pending {
     num_events: u32,
     time_us: i64,
     intended: Instant,
+    /// By which a PUBACK names it.
+    packet_id: u16,
 }
 
 pub struct Session {
     index: usize,
     device: Device,
+    dialect: Dialect,
     epoch: u64,
     inflight_max: usize,
     phase: Phase,
     pub stream: Option<TcpStream>,
     next_seq: u64,
+    last_packet_id: u16,
     pending: VecDeque<Pending>,
     /// Intended sends that could not leave yet, oldest first.
     waiting: VecDeque<Instant>,
@@ -67,21 +73,17 @@ pub struct Desk<'a> {
 }
 
 impl Session {
-    pub fn new(
-        index: usize,
-        device: Device,
-        epoch: u64,
-        inflight_max: usize,
-        now: Instant,
-    ) -> Self {
+    pub fn new(index: usize, device: Device, plan: &Plan, now: Instant) -> Self {
         Self {
             index,
             device,
-            epoch,
-            inflight_max,
+            dialect: plan.dialect,
+            epoch: plan.epoch,
+            inflight_max: plan.inflight_max,
             phase: Phase::Down { retry_at: now },
             stream: None,
             next_seq: 1,
+            last_packet_id: 0,
             pending: VecDeque::new(),
             waiting: VecDeque::new(),
             inbox: Vec::new(),
@@ -121,19 +123,24 @@ impl Session {
         matches!(self.phase, Phase::HeldOff { until } if until <= now)
     }
 
-    /// Connects and says HELLO.
+    /// Connects and says HELLO, or CONNECT.
     pub fn connect(&mut self, address: SocketAddr) -> io::Result<()> {
         let stream = target::connect(address, self.index)?;
         stream.set_nonblocking(true)?;
         self.inbox.clear();
         self.outbox.clear();
-        let hello = Hello {
-            device_id: self.device.device_id,
-            token: &self.device.token,
-            epoch: self.epoch,
-            agent: None,
-        };
-        device::encode_hello(&mut self.outbox, &hello);
+        match self.dialect {
+            Dialect::Hdp => {
+                let hello = Hello {
+                    device_id: self.device.device_id,
+                    token: &self.device.token,
+                    epoch: self.epoch,
+                    agent: None,
+                };
+                device::encode_hello(&mut self.outbox, &hello);
+            }
+            Dialect::Mqtt => mqtt::write_connect(&mut self.outbox, &self.device),
+        }
         self.stream = Some(stream);
         self.phase = Phase::Greeting;
         self.flush()
@@ -157,7 +164,10 @@ impl Session {
         while self.has_room()
             && let Some(intended) = self.waiting.pop_front()
         {
+            // The window is far smaller than there are identifiers, so none is in use twice.
+            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
             let frame = Pending {
+                packet_id: self.last_packet_id,
                 first_seq: self.next_seq,
                 last_seq: self.next_seq + u64::from(events_per_frame) - 1,
                 num_events: events_per_frame,
@@ -166,7 +176,7 @@ impl Session {
             };
             self.next_seq = frame.last_seq + 1;
             desk.tally.events_sent += u64::from(events_per_frame);
-            self.encode(&frame, desk.events);
+            self.encode(&frame, desk.events)?;
             self.pending.push_back(frame);
         }
         desk.tally.frames_held_back += u64::from(!self.waiting.is_empty());
@@ -182,13 +192,13 @@ impl Session {
         self.phase = Phase::Ready;
         let pending = std::mem::take(&mut self.pending);
         for frame in &pending {
-            self.encode(frame, desk.events);
+            self.encode(frame, desk.events)?;
         }
         self.pending = pending;
         self.flush()
     }
 
-    fn encode(&mut self, frame: &Pending, events: &mut Vec<Event<'static>>) {
+    fn encode(&mut self, frame: &Pending, events: &mut Vec<Event<'static>>) -> io::Result<()> {
         fill_frame(
             events,
             &self.device,
@@ -196,7 +206,12 @@ impl Session {
             frame.num_events,
             frame.time_us,
         );
-        device::encode_events(&mut self.outbox, frame.first_seq, events);
+        match self.dialect {
+            Dialect::Hdp => device::encode_events(&mut self.outbox, frame.first_seq, events),
+            Dialect::Mqtt => mqtt::write_events(&mut self.outbox, frame.packet_id, events)
+                .map_err(io::Error::other)?,
+        }
+        Ok(())
     }
 
     /// Writes as much as the socket takes; the rest goes when it is writable again.
@@ -250,16 +265,52 @@ impl Session {
     /// The core refuses the device, or sent something that no core sends.
     pub fn take_frames(&mut self, desk: &mut Desk<'_>) -> Result<(), BenchError> {
         let inbox = std::mem::take(&mut self.inbox);
-        let mut rest = inbox.as_slice();
+        let num_left = match self.dialect {
+            Dialect::Hdp => self.take_hdp(&inbox, desk)?,
+            Dialect::Mqtt => self.take_mqtt(&inbox, desk)?,
+        };
+        let num_taken = inbox.len() - num_left;
+        self.inbox = inbox;
+        self.inbox.drain(..num_taken);
+        Ok(())
+    }
+
+    /// Returns how many bytes are left, of a frame that has not come whole.
+    fn take_hdp(&mut self, inbox: &[u8], desk: &mut Desk<'_>) -> Result<usize, BenchError> {
+        let mut rest = inbox;
         while let Some(frame) = split(rest, RECEIVED_BYTES_MAX)? {
             rest = rest.get(frame.frame_bytes..).unwrap_or_default();
             let received = device::decode(frame.kind, frame.body)?;
             self.take(received, desk)?;
         }
-        let num_taken = inbox.len() - rest.len();
-        self.inbox = inbox;
-        self.inbox.drain(..num_taken);
-        Ok(())
+        Ok(rest.len())
+    }
+
+    fn take_mqtt(&mut self, inbox: &[u8], desk: &mut Desk<'_>) -> Result<usize, BenchError> {
+        let mut rest = inbox;
+        while let Some((heard, num_bytes)) = mqtt::take(rest)? {
+            rest = rest.get(num_bytes..).unwrap_or_default();
+            match heard {
+                Heard::Welcome => self.begin(desk.now),
+                Heard::Puback { packet_id } => {
+                    let mut pending = self.pending.iter();
+                    let place = pending.position(|frame| frame.packet_id == packet_id);
+                    if let Some(frame) = place.and_then(|place| self.pending.remove(place)) {
+                        note_acknowledged(&frame, desk);
+                    }
+                }
+                Heard::Other => {}
+            }
+        }
+        Ok(rest.len())
+    }
+
+    /// What a lost connection left unanswered goes first, at once.
+    fn begin(&mut self, now: Instant) {
+        self.phase = match self.pending.is_empty() {
+            true => Phase::Ready,
+            false => Phase::HeldOff { until: now },
+        };
     }
 
     fn take(&mut self, received: Received<'_>, desk: &mut Desk<'_>) -> Result<(), BenchError> {
@@ -272,11 +323,7 @@ impl Session {
                 self.inflight_max = self
                     .inflight_max
                     .min(usize::try_from(welcome.max_inflight_frames).unwrap_or(usize::MAX));
-                // What a lost connection left unanswered goes first, at once.
-                self.phase = Phase::HeldOff { until: desk.now };
-                if self.pending.is_empty() {
-                    self.phase = Phase::Ready;
-                }
+                self.begin(desk.now);
             }
             Received::Ack { seq, rejected } => {
                 desk.tally.events_rejected += u64::try_from(rejected.len()).unwrap_or(u64::MAX);
@@ -319,17 +366,20 @@ impl Session {
             .is_some_and(|frame| frame.last_seq <= seq)
             && let Some(frame) = self.pending.pop_front()
         {
-            let num_events = u64::from(frame.num_events);
-            desk.tally.events_acked += num_events;
-            *desk.newly_acked += num_events;
-            if desk.window.contains(&desk.now) {
-                desk.tally.events_acked_in_window += num_events;
-            }
-            if desk.window.contains(&frame.intended) {
-                desk.tally
-                    .latencies
-                    .record(desk.now.saturating_duration_since(frame.intended));
-            }
+            note_acknowledged(&frame, desk);
         }
+    }
+}
+
+fn note_acknowledged(frame: &Pending, desk: &mut Desk<'_>) {
+    let num_events = u64::from(frame.num_events);
+    desk.tally.events_acked += num_events;
+    *desk.newly_acked += num_events;
+    if desk.window.contains(&desk.now) {
+        desk.tally.events_acked_in_window += num_events;
+    }
+    if desk.window.contains(&frame.intended) {
+        let latency = desk.now.saturating_duration_since(frame.intended);
+        desk.tally.latencies.record(latency);
     }
 }

@@ -45,7 +45,7 @@ impl Worker {
             .map_err(|e| BenchError::io("epoll")(e.into()))?;
         let sessions = share
             .into_iter()
-            .map(|(index, device)| Session::new(index, device, plan.epoch, plan.inflight_max, now))
+            .map(|(index, device)| Session::new(index, device, &plan, now))
             .collect();
         let mut worker = Self {
             plan,
