@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sessions one connection a device, which holds its sequence window
-//! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who)
+//! intake   an EVENTS frame becomes an `Entry` in the journal's queue      (window: what may come next; registry: who, and by which profile)
 //! journal  one write and one fdatasync for all that wait; then the ACK
 //! live     what has become durable, offered to those who watch
 //! commands what waits for a device's results; results: what is kept of them
@@ -27,6 +27,7 @@ pub mod intake;
 pub mod lane;
 pub mod live;
 pub mod ports;
+pub mod profiles;
 pub mod ranges;
 pub mod registry;
 pub mod results;

@@ -1,24 +1,30 @@
-//! Which devices exist, what proves that they are who they say, and for whom they may speak. In memory, so that a
-//! HELLO costs no query; a snapshot on disk lets the core authenticate while PostgreSQL is away.
+//! Which devices exist, what proves that they are who they say, for whom they may speak, and by which profile what they say is
+//! understood. In memory, so that a HELLO costs no query; a snapshot on disk lets the core authenticate, map and poll while
+//! PostgreSQL is away.
 //!
 //! Invariant: `authenticate` takes the same time and gives the same answer for an unknown device, a wrong token and a
 //! disabled device.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::profiles::{DeviceProfile, Format, ModbusAddress, ProfileRecord};
 use super::tokens::{TokenHash, TokenOwners};
 use super::window::Watermark;
 use crate::event::RejectCode;
+
+#[cfg(test)]
+mod tests;
 
 /// One device as the database knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +37,12 @@ pub struct DeviceRecord {
     /// The highest epoch that was stored, and the end of its ranges.
     pub epoch: u64,
     pub last_seq: u64,
+    // Snapshots of older versions end here.
+    #[serde(default)]
+    pub profile_id: Option<Uuid>,
+    /// Where it answers, when it is polled.
+    #[serde(default)]
+    pub modbus: Option<Box<ModbusAddress>>,
 }
 
 impl DeviceRecord {
@@ -41,12 +53,27 @@ impl DeviceRecord {
     fn credentials(&self) -> (Option<[u8; 32]>, bool) {
         (self.token_hash, self.is_enabled)
     }
+
+    /// What says whether and where it is polled; none where it is not.
+    fn polling(&self) -> Option<(Uuid, &ModbusAddress)> {
+        let address = self.modbus.as_deref().filter(|_| self.is_enabled)?;
+        Some((self.profile_id?, address))
+    }
+}
+
+/// A device that is asked for its values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolledDevice {
+    pub device_id: Uuid,
+    pub address: ModbusAddress,
+    /// Of the kind `modbus`.
+    pub profile: Arc<DeviceProfile>,
 }
 
 /// How a device can be reached, as far as the registry knows; before it was read every device may be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reachability {
-    /// It can have a connection of its own.
+    /// It can have a connection of its own, or is polled.
     ByItself,
     /// It speaks through its gateway only.
     ThroughGateway,
@@ -72,11 +99,30 @@ pub enum SnapshotError {
 
 type Devices = HashMap<Uuid, DeviceRecord, foldhash::fast::RandomState>;
 
+/// A profile with what it was read from.
+struct KnownProfile {
+    record: ProfileRecord,
+    profile: Arc<DeviceProfile>,
+}
+
+type Profiles = HashMap<Uuid, KnownProfile, foldhash::fast::RandomState>;
+
+/// What the snapshot holds; that of an older version is a list of devices alone.
+#[derive(Serialize, Deserialize)]
+struct Snapshot<Device, Profile> {
+    devices: Vec<Device>,
+    profiles: Vec<Profile>,
+}
+
 #[derive(Default)]
 pub struct DeviceRegistry {
     devices: RwLock<Option<Devices>>,
     /// A step behind `devices` while they change; who is found here is looked at there.
     owners: RwLock<TokenOwners>,
+    /// A step ahead of `devices` while both change. Taken after them where both are.
+    profiles: RwLock<Profiles>,
+    /// Told when what is polled may have changed.
+    polling: watch::Sender<()>,
 }
 
 impl DeviceRegistry {
@@ -86,6 +132,10 @@ impl DeviceRegistry {
 
     fn write(&self) -> RwLockWriteGuard<'_, Option<Devices>> {
         self.devices.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_profiles(&self) -> RwLockReadGuard<'_, Profiles> {
+        self.profiles.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_owners(&self) -> RwLockReadGuard<'_, TokenOwners> {
@@ -189,9 +239,76 @@ impl DeviceRegistry {
         match devices.get(&device) {
             None => Reachability::Unknown,
             Some(device) if !device.is_enabled => Reachability::Disabled,
-            Some(device) if device.token_hash.is_some() => Reachability::ByItself,
+            Some(device) if device.token_hash.is_some() || device.polling().is_some() => {
+                Reachability::ByItself
+            }
             Some(device) if device.gateway_id.is_some() => Reachability::ThroughGateway,
             Some(_) => Reachability::WithoutToken,
+        }
+    }
+
+    /// The profile of a device that has one.
+    #[must_use]
+    pub fn profile_of(&self, device: Uuid) -> Option<Arc<DeviceProfile>> {
+        let devices = self.read();
+        let profile_id = devices.as_ref()?.get(&device)?.profile_id?;
+        let profiles = self.read_profiles();
+        profiles
+            .get(&profile_id)
+            .map(|known| Arc::clone(&known.profile))
+    }
+
+    /// The devices that are asked for their values.
+    #[must_use]
+    pub fn polled(&self) -> Vec<PolledDevice> {
+        let devices = self.read();
+        let profiles = self.read_profiles();
+        let polled = |device: &DeviceRecord| {
+            let (profile_id, address) = device.polling()?;
+            let profile = &profiles.get(&profile_id)?.profile;
+            matches!(profile.format, Format::Modbus(_)).then(|| PolledDevice {
+                device_id: device.id,
+                address: address.clone(),
+                profile: Arc::clone(profile),
+            })
+        };
+        let devices = devices.iter().flat_map(HashMap::values);
+        devices.filter_map(polled).collect()
+    }
+
+    /// Hears when [`Self::polled`] may answer otherwise than before.
+    #[must_use]
+    pub fn polling_changes(&self) -> watch::Receiver<()> {
+        self.polling.subscribe()
+    }
+
+    /// Takes a reading of the profiles `ids`, or of all: those not among `records` are gone.
+    pub fn replace_profiles(&self, ids: Option<&[Uuid]>, records: Vec<ProfileRecord>) {
+        let mut is_changed = false;
+        {
+            let mut profiles = self
+                .profiles
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            let is_read = |id: &Uuid| ids.is_none_or(|ids| ids.contains(id));
+            let found: HashSet<_> = records.iter().map(|record| record.id).collect();
+            profiles.retain(|id, _| {
+                let is_kept = found.contains(id) || !is_read(id);
+                is_changed |= !is_kept;
+                is_kept
+            });
+            for record in records {
+                let known = profiles.get(&record.id);
+                if known.is_some_and(|known| known.record == record) {
+                    continue;
+                }
+                is_changed = true;
+                let profile = Arc::new(DeviceProfile::of(&record));
+                profiles.insert(record.id, KnownProfile { record, profile });
+            }
+        }
+        if is_changed {
+            self.polling.send_replace(());
         }
     }
 
@@ -206,9 +323,16 @@ impl DeviceRegistry {
         let stale = self.write().replace(fresh);
         *self.write_owners() = owners;
         let Some(stale) = stale else {
+            self.polling.send_replace(());
             return Vec::new();
         };
         let devices = self.read();
+        if devices
+            .as_ref()
+            .is_some_and(|now| polling(now) != polling(&stale))
+        {
+            self.polling.send_replace(());
+        }
         let now = |id| {
             devices
                 .as_ref()
@@ -234,6 +358,7 @@ impl DeviceRegistry {
         };
         let mut owners = self.write_owners();
         let mut cut = Vec::new();
+        let mut is_polling_changed = false;
         for id in ids {
             let new = fresh.remove(id);
             let old = devices.remove(id);
@@ -243,6 +368,10 @@ impl DeviceRegistry {
             if let Some((hash, _)) = new.as_ref().and_then(DeviceRecord::token) {
                 owners.add(hash, *id);
             }
+            let polling = |device: &Option<DeviceRecord>| {
+                (device.as_ref()).and_then(|d| d.polling().map(|(id, at)| (id, at.clone())))
+            };
+            is_polling_changed |= polling(&old) != polling(&new);
             if old.is_some_and(|old| {
                 new.as_ref().map(DeviceRecord::credentials) != Some(old.credentials())
             }) {
@@ -251,6 +380,11 @@ impl DeviceRegistry {
             if let Some(new) = new {
                 devices.insert(*id, new);
             }
+        }
+        drop(owners);
+        drop(guard);
+        if is_polling_changed {
+            self.polling.send_replace(());
         }
         cut
     }
@@ -283,7 +417,11 @@ impl DeviceRegistry {
             let Some(devices) = devices.as_ref() else {
                 return Ok(());
             };
-            rmp_serde::to_vec(&devices.values().collect::<Vec<_>>())?
+            let profiles = self.read_profiles();
+            rmp_serde::to_vec(&Snapshot {
+                devices: devices.values().collect(),
+                profiles: profiles.values().map(|known| &known.record).collect(),
+            })?
         };
         let fresh = path.with_extension("new");
         let mut file = OpenOptions::new()
@@ -310,178 +448,24 @@ impl DeviceRegistry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        self.replace_all(rmp_serde::from_slice(&bytes)?);
+        let snapshot = rmp_serde::from_slice(&bytes);
+        let snapshot: Snapshot<DeviceRecord, ProfileRecord> = snapshot.or_else(|error| {
+            let devices = rmp_serde::from_slice(&bytes).map_err(|_| error)?;
+            Ok::<_, rmp_serde::decode::Error>(Snapshot {
+                devices,
+                profiles: Vec::new(),
+            })
+        })?;
+        self.replace_profiles(None, snapshot.profiles);
+        self.replace_all(snapshot.devices);
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(id: u128, token: &str) -> DeviceRecord {
-        DeviceRecord {
-            id: Uuid::from_u128(id),
-            token_hash: Some(Sha256::digest(token.as_bytes()).into()),
-            is_enabled: true,
-            gateway_id: None,
-            epoch: 2,
-            last_seq: 9,
-        }
-    }
-
-    fn registry(records: Vec<DeviceRecord>) -> DeviceRegistry {
-        let registry = DeviceRegistry::default();
-        registry.replace_all(records);
-        registry
-    }
-
-    #[test]
-    fn the_right_token_of_an_enabled_device_is_let_in() {
-        let disabled = DeviceRecord {
-            is_enabled: false,
-            ..device(2, "b")
-        };
-        let registry = registry(vec![device(1, "a"), disabled]);
-        assert_eq!(
-            registry.authenticate(Uuid::from_u128(1), "a"),
-            Ok(Watermark { epoch: 2, seq: 9 })
-        );
-        assert_eq!(
-            registry.authenticate(Uuid::from_u128(1), "b"),
-            Err(AuthenticationFailed)
-        );
-        assert_eq!(
-            registry.authenticate(Uuid::from_u128(2), "b"),
-            Err(AuthenticationFailed)
-        );
-        assert_eq!(
-            registry.authenticate(Uuid::from_u128(3), "a"),
-            Err(AuthenticationFailed)
-        );
-    }
-
-    #[test]
-    fn a_token_alone_says_who_it_is_while_it_is_the_device_s() {
-        let registry = registry(vec![device(1, "a"), device(2, "b")]);
-        let (one, known) = (Uuid::from_u128(1), Watermark { epoch: 2, seq: 9 });
-        assert_eq!(registry.authenticate_by_token("a"), Ok((one, known)));
-        assert_eq!(
-            registry.authenticate_by_token("c"),
-            Err(AuthenticationFailed)
-        );
-        registry.replace(&[one], vec![device(1, "c")]);
-        assert_eq!(registry.authenticate_by_token("c"), Ok((one, known)));
-        assert_eq!(
-            registry.authenticate_by_token("a"),
-            Err(AuthenticationFailed)
-        );
-        let disabled = DeviceRecord {
-            is_enabled: false,
-            ..device(1, "c")
-        };
-        registry.replace_all(vec![disabled, device(3, "")]);
-        assert_eq!(
-            registry.authenticate_by_token("c"),
-            Err(AuthenticationFailed)
-        );
-        assert_eq!(
-            registry.authenticate_by_token("b"),
-            Err(AuthenticationFailed)
-        );
-    }
-
-    #[test]
-    fn a_device_without_a_token_cannot_connect() {
-        let registry = registry(vec![DeviceRecord {
-            token_hash: None,
-            ..device(1, "a")
-        }]);
-        assert_eq!(
-            registry.authenticate(Uuid::from_u128(1), ""),
-            Err(AuthenticationFailed)
-        );
-    }
-
-    #[test]
-    fn a_gateway_speaks_for_its_enabled_children_only() {
-        let child = DeviceRecord {
-            gateway_id: Some(Uuid::from_u128(1)),
-            ..device(2, "b")
-        };
-        let registry = registry(vec![device(1, "a"), child, device(3, "c")]);
-        let may = |child| registry.may_speak_for(Uuid::from_u128(1), Uuid::from_u128(child));
-        assert_eq!(may(1), Ok(()));
-        assert_eq!(may(2), Ok(()));
-        assert_eq!(may(3), Err(RejectCode::ForbiddenDevice));
-        assert_eq!(may(4), Err(RejectCode::UnknownDevice));
-    }
-
-    #[test]
-    fn a_device_is_reached_by_itself_or_is_named_why_not() {
-        let without_token = |id| DeviceRecord {
-            token_hash: None,
-            ..device(id, "")
-        };
-        let child = DeviceRecord {
-            gateway_id: Some(Uuid::from_u128(1)),
-            ..without_token(2)
-        };
-        let disabled = DeviceRecord {
-            is_enabled: false,
-            ..device(4, "d")
-        };
-        let unread = DeviceRegistry::default();
-        assert_eq!(
-            unread.reachability(Uuid::from_u128(9)),
-            Reachability::ByItself
-        );
-        let registry = registry(vec![device(1, "a"), child, without_token(3), disabled]);
-        let found = [1, 2, 3, 4, 5].map(|id| registry.reachability(Uuid::from_u128(id)));
-        let expected = [
-            Reachability::ByItself,
-            Reachability::ThroughGateway,
-            Reachability::WithoutToken,
-            Reachability::Disabled,
-            Reachability::Unknown,
-        ];
-        assert_eq!(found, expected);
-        let spoken_for = [2, 4, 5].map(|id| registry.may_be_spoken_for(Uuid::from_u128(id)));
-        let expected = [
-            Ok(()),
-            Err(RejectCode::ForbiddenDevice),
-            Err(RejectCode::UnknownDevice),
-        ];
-        assert_eq!(spoken_for, expected);
-    }
-
-    #[test]
-    fn devices_that_lost_their_right_are_named() {
-        let registry = registry(vec![device(1, "a"), device(2, "b"), device(3, "c")]);
-        let ids = [1, 2, 3].map(Uuid::from_u128);
-        let cut = registry.replace(
-            &ids,
-            vec![
-                device(1, "new token"),
-                DeviceRecord {
-                    last_seq: 10,
-                    ..device(2, "b")
-                },
-            ],
-        );
-        assert_eq!(cut, [Uuid::from_u128(1), Uuid::from_u128(3)]);
-        assert_eq!(registry.len(), 2);
-    }
-
-    #[test]
-    fn a_snapshot_reads_back_and_a_damaged_one_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("registry.snapshot");
-        registry(vec![device(1, "a")]).save(&path).unwrap();
-        let restored = DeviceRegistry::default();
-        restored.restore(&path).unwrap();
-        assert!(restored.authenticate(Uuid::from_u128(1), "a").is_ok());
-        fs::write(&path, b"damaged").unwrap();
-        assert!(restored.restore(&path).is_err());
-    }
+/// What of the devices is polled, and where.
+fn polling(devices: &Devices) -> HashMap<Uuid, (Uuid, &ModbusAddress)> {
+    let devices = devices.values();
+    devices
+        .filter_map(|device| Some((device.id, device.polling()?)))
+        .collect()
 }
