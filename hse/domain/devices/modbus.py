@@ -34,7 +34,11 @@ NUM_REGISTERS: Final[Mapping[str, int]] = {
 ORDERS: Final = ("big", "little")
 BITS_OF: Final = {1: "coils", 2: "discrete inputs"}
 WRITABLE_FUNCTIONS: Final = (1, 3)
-FORMAT_FIELDS: Final = ("kind", "poll_interval_ms", "registers")
+# So many registers does a reply hold; a coil counts for a sixteenth of one.
+REQUEST_REGISTERS_MAX: Final = 125
+# Registers of no point that a request may read between two that are.
+REQUEST_GAP_MAX: Final = 16
+FORMAT_FIELDS: Final = ("kind", "poll_interval_ms", "request_registers_max", "request_gap_max", "registers")
 REGISTER_FIELDS: Final = (
     "point",
     "function",
@@ -67,6 +71,10 @@ def checked_modbus(entry: Entry, points: Mapping[str, Point]) -> dict[str, objec
         "poll_interval_ms": entry.whole(
             "poll_interval_ms", POLL_INTERVAL_MS_MIN, POLL_INTERVAL_MS_MAX, default=POLL_INTERVAL_MS
         ),
+        "request_registers_max": entry.whole(
+            "request_registers_max", 1, REQUEST_REGISTERS_MAX, default=REQUEST_REGISTERS_MAX
+        ),
+        "request_gap_max": entry.whole("request_gap_max", 0, REQUEST_REGISTERS_MAX, default=REQUEST_GAP_MAX),
         "registers": [_register(one, points, read) for one in registers],
     }
 
