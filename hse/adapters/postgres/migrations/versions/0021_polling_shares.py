@@ -1,0 +1,10 @@
+"""Which of several nodes polls what."""
+
+from hse.adapters.postgres.migrate import execute_sql_file
+
+revision = "0021_polling_shares"
+down_revision = "0019_device_profiles"
+
+
+def upgrade() -> None:
+    execute_sql_file("0021_polling_shares.sql")
