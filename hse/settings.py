@@ -117,6 +117,10 @@ class Settings:
     hello_timeout_s: int = _setting(10, minimum=1)
     keepalive_s: int = _setting(60, minimum=1)
 
+    modbus_timeout_ms: int = _setting(1000, minimum=50, maximum=10_000)
+    modbus_local_allowed: bool = _setting(False)
+    modbus_lease_s: int = _setting(30, minimum=3, maximum=600)
+
     live_ring_bytes_max: int = _setting(64 * MEBIBYTE, minimum=MEBIBYTE)
 
     api_port: int = _setting(8080, maximum=PORT_MAX, is_for_ingest=False)

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+#[cfg(test)]
+mod tests;
+
 /// Journals of one node; a directory's name cannot ask for more.
 pub const LANES_MAX: u16 = 64;
 /// Beside the events, a journal record holds a header and five bytes for each of up to 10 000 verdicts.
@@ -44,6 +47,27 @@ pub const COMMANDS_PER_CALL_MAX: usize = 1000;
 /// A result is waited for this long when the caller does not say, and never longer than a day.
 pub const COMMAND_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 pub const COMMAND_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Endpoints that a node polls at most; each takes a socket and a task.
+pub const MODBUS_ENDPOINTS_MAX: usize = 20_000;
+/// A connection to a polled endpoint, the lookup of its name included, is given up after this long.
+pub const MODBUS_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// An endpoint that cannot be reached is tried again after these, growing, with jitter.
+pub const MODBUS_CONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+pub const MODBUS_CONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
+/// So is a device that does not answer, from the second time on.
+pub const MODBUS_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
+pub const MODBUS_RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// After so many polls in a row without an answer a device counts as not connected.
+pub const MODBUS_FAILURES_MAX: u32 = 3;
+/// Of a line that devices share, those that do not answer take one part in this many.
+pub const MODBUS_SILENT_SHARE: u32 = 10;
+/// A polled device that has connected by itself is looked at again after this long.
+pub const MODBUS_SPOKEN_FOR_RETRY: Duration = Duration::from_secs(60);
+/// Others on its line wait no longer than this for a device's older connection to end.
+pub const MODBUS_TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lines that ended by a defect are begun anew this often.
+pub const MODBUS_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A token that can be guessed is none.
 const SERVICE_TOKEN_CHARS_MIN: usize = 32;
@@ -155,6 +179,16 @@ pub struct Config {
     pub hello_timeout_s: u64,
     #[serde(default = "default_keepalive_s")]
     pub keepalive_s: u64,
+    /// How long a polled device may take to answer a request. Default 1000 ms, 50 to 10 000.
+    #[serde(default = "default_modbus_timeout_ms")]
+    pub modbus_timeout_ms: u64,
+    /// May a polled device be this machine, or on its link? Off by default: who may register devices could otherwise have
+    /// this node talk to what listens there for itself alone.
+    #[serde(default)]
+    pub modbus_local_allowed: bool,
+    /// Another node polls what this one did after so long without a word from it. Default 30 s, 3 to 600.
+    #[serde(default = "default_modbus_lease_s")]
+    pub modbus_lease_s: u64,
     /// Bytes of the last changes that are kept for readers of the live feed, while there are any. Default 64 MiB, at least
     /// 1 MiB: a reader that is not served for longer than they last is told how many it missed.
     #[serde(default = "default_live_ring_bytes_max")]
@@ -238,6 +272,12 @@ fn default_hello_timeout_s() -> u64 {
 fn default_keepalive_s() -> u64 {
     60
 }
+fn default_modbus_timeout_ms() -> u64 {
+    1000
+}
+fn default_modbus_lease_s() -> u64 {
+    30
+}
 fn default_live_ring_bytes_max() -> usize {
     64 << 20
 }
@@ -281,7 +321,7 @@ impl Config {
         let config: Self = serde_json::from_str(json).map_err(|error| ConfigError {
             mistakes: vec![error.to_string()],
         })?;
-        let mistakes = config.mistakes();
+        let mistakes = [config.mistakes(), config.mistakes_of_polling()].concat();
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -362,6 +402,17 @@ impl Config {
         mistakes
     }
 
+    fn mistakes_of_polling(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if !(50..=10_000).contains(&self.modbus_timeout_ms) {
+            mistakes.push("modbus_timeout_ms must be 50 to 10000".to_owned());
+        }
+        if !(3..=600).contains(&self.modbus_lease_s) {
+            mistakes.push("modbus_lease_s must be 3 to 600".to_owned());
+        }
+        mistakes
+    }
+
     fn mistakes_of_control_plane(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut must = |holds: bool, sentence: &str| {
@@ -420,54 +471,5 @@ impl Config {
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.keepalive_s.saturating_mul(2500))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_mistakes_are_reported_together() {
-        let error = Config::from_json(
-            r#"{"data_dir": "d", "database_url": "u", "lanes": 0, "keepalive_s": 0, "tls_key_path": "k",
-                "grpc_client_ca_path": "c", "service_token": "short"}"#,
-        );
-        assert_eq!(error.unwrap_err().mistakes.len(), 5);
-    }
-
-    #[test]
-    fn the_control_plane_is_told_an_address_that_it_can_reach() {
-        let address = |more: &str| {
-            let json = format!(r#"{{"data_dir": "d", "database_url": "u"{more}}}"#);
-            Config::from_json(&json).unwrap().grpc_address_at(7)
-        };
-        assert_eq!(address(""), "127.0.0.1:7");
-        assert_eq!(address(r#", "grpc_bind_host": "::1""#), "[::1]:7");
-        assert_eq!(address(r#", "grpc_bind_host": "ingest-1""#), "ingest-1:7");
-        let everywhere = r#", "grpc_bind_host": "0.0.0.0""#;
-        assert_eq!(address(everywhere), format!("{}:7", host_name()));
-        let said = r#", "grpc_bind_host": "0.0.0.0", "grpc_address": "a.example:9""#;
-        assert_eq!(address(said), "a.example:9");
-    }
-
-    #[test]
-    fn a_token_is_not_shown() {
-        let token = "0123456789abcdef0123456789abcdef";
-        let json =
-            format!(r#"{{"data_dir": "d", "database_url": "u", "service_token": "{token}"}}"#);
-        let config = Config::from_json(&json).unwrap();
-        assert!(config.has_callers());
-        assert!(!format!("{config:?}").contains(token));
-    }
-
-    #[test]
-    fn an_unknown_setting_is_refused() {
-        let error =
-            Config::from_json(r#"{"data_dir": "d", "database_url": "u", "lane": 2}"#).unwrap_err();
-        assert!(
-            error.to_string().contains("unknown field `lane`"),
-            "{error}"
-        );
     }
 }

@@ -36,6 +36,10 @@ pub struct Metrics {
     pub errors: Family<Code, Counter>,
     pub frames: Family<Kind, Counter>,
     pub mqtt_packets: Family<Kind, Counter>,
+    pub modbus_devices: Gauge,
+    pub modbus_endpoints: Gauge,
+    pub modbus_polls: Family<Kind, Counter>,
+    pub modbus_lateness: Histogram,
     pub events_accepted: Counter,
     pub events_duplicate: Counter,
     pub events_rejected: Family<Code, Counter>,
@@ -91,6 +95,10 @@ impl Default for Metrics {
             errors: Family::default(),
             frames: Family::default(),
             mqtt_packets: Family::default(),
+            modbus_devices: Gauge::default(),
+            modbus_endpoints: Gauge::default(),
+            modbus_polls: Family::default(),
+            modbus_lateness: latency_histogram(),
             events_accepted: Counter::default(),
             events_duplicate: Counter::default(),
             events_rejected: Family::default(),
@@ -127,6 +135,7 @@ impl Default for Metrics {
             grpc_calls: Family::default(),
         };
         metrics.name_inbound();
+        metrics.name_modbus();
         metrics.name_commands();
         metrics.name_journal_and_drain();
         metrics.name_live();
@@ -203,6 +212,30 @@ impl Metrics {
             "registry_reloads",
             "Reads of the whole registry",
             self.registry_reloads.clone(),
+        );
+    }
+
+    fn name_modbus(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "modbus_devices",
+            "Devices that this node polls",
+            self.modbus_devices.clone(),
+        );
+        r.register(
+            "modbus_endpoints",
+            "Endpoints that answer for them",
+            self.modbus_endpoints.clone(),
+        );
+        r.register(
+            "modbus_polls",
+            "Polls, by what came of them: answered, unanswered, not_connected",
+            self.modbus_polls.clone(),
+        );
+        r.register(
+            "modbus_lateness_seconds",
+            "From when a device that answers was due to when it was asked",
+            self.modbus_lateness.clone(),
         );
     }
 

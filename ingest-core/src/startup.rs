@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::config::{self, Config, LANES_MAX};
+use crate::config::{self, Config};
 use crate::inbound::grpc::{GrpcServer, GrpcTls, GrpcTlsError, grpc_tls};
-use crate::inbound::http;
 use crate::inbound::listener::{
     ConnectionCounts, Listener, TlsError, Transport, bind, tls_acceptor,
 };
-use crate::journal::{self, JournalConfig, JournalObserver, OpenError, OpenedJournal};
+use crate::inbound::{http, modbus};
+use crate::journal::{self, OpenError};
 use crate::metrics::Metrics;
 use crate::node::{Node, snapshot_path};
 use crate::outbound::postgres::{
-    Database, DatabaseUrlError, DeadLetterRetry, EventReads, PostgresSink, RegistryFollower,
-    SinkSettings,
+    Database, DatabaseUrlError, DeadLetterRetry, EventReads, PollingLease, PostgresSink,
+    RegistryFollower, SinkSettings,
 };
 use crate::outbound::redis::{NodeEntry, RedisUrlError, StateKeeper, milliseconds};
 use crate::pipeline::batch::DAY_US;
@@ -34,13 +34,16 @@ use crate::pipeline::circuit::{Circuit, CircuitState};
 use crate::pipeline::clock::now_us;
 use crate::pipeline::commands::Commands;
 use crate::pipeline::drain::{BatchLimits, Drain, DrainError};
-use crate::pipeline::entry::{Entry, EntryError};
-use crate::pipeline::lane::Lane;
+use crate::pipeline::entry::EntryError;
 use crate::pipeline::live::{DeviceStates, LiveFeed};
+use crate::pipeline::polling::PollingShares;
 use crate::pipeline::registry::DeviceRegistry;
 use crate::pipeline::sessions::Sessions;
-use crate::pipeline::window::Watermark;
 use crate::shutdown::Running;
+
+use lanes::open_lanes;
+
+mod lanes;
 
 /// A start waits this long for the database, to tell devices what is stored; then the snapshot must do.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -138,10 +141,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let first_attempt = CancellationToken::new();
     let mut followers = start_followers(&node, &database, &first_attempt, &stop_outbound);
     followers.extend(keeper.map(|keeper| tokio::spawn(keeper.run(stop_outbound.clone()))));
+    let shares = Arc::new(PollingShares::default());
+    let lease = polling_lease(&node, &database, &shares);
+    followers.extend(lease.map(|lease| tokio::spawn(lease.run())));
     // A silent database is waited for a moment only; one that refuses is known at once.
     let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
     let connections = TaskTracker::new();
     let (ports, grpc) = doors.serve(&node, &connections);
+    connections.spawn(modbus::poll(Arc::clone(&node), shares));
     info!(?ports, devices = node.registry.len(), "ingest node serves");
     Ok(Running {
         node,
@@ -152,119 +159,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         drains,
         followers,
     })
-}
-
-fn open_lanes(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    sessions: &Sessions,
-) -> Result<Vec<Arc<Lane>>, StartError> {
-    let directory = config.data_dir.join("journal");
-    let num_lanes = config.lanes.max(num_lanes_on_disk(&directory)?);
-    (0..num_lanes)
-        .map(|lane| open_lane(config, &directory, lane, metrics, sessions))
-        .collect()
-}
-
-fn num_lanes_on_disk(directory: &Path) -> Result<u16, StartError> {
-    let found = |source| StartError::DataDir {
-        path: directory.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(directory).map_err(found)?;
-    let mut num_lanes = 0;
-    for entry in std::fs::read_dir(directory).map_err(found)? {
-        let name = entry.map_err(found)?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("lane-"))
-            .and_then(|number| number.parse::<u16>().ok());
-        let number = number.filter(|number| *number < LANES_MAX);
-        num_lanes = num_lanes.max(number.map_or(0, |number| number + 1));
-    }
-    Ok(num_lanes)
-}
-
-fn open_lane(
-    config: &Config,
-    directory: &Path,
-    lane: u16,
-    metrics: &Arc<Metrics>,
-    sessions: &Sessions,
-) -> Result<Arc<Lane>, StartError> {
-    let journal_config = JournalConfig {
-        lane: u32::from(lane),
-        segment_bytes: config.journal_segment_bytes,
-        bytes_max: config.journal_bytes_max,
-        record_bytes_max: config.record_bytes_max(),
-        ..JournalConfig::default()
-    };
-    let storage = journal::DirectoryStorage::create(&directory.join(format!("lane-{lane}")))
-        .map_err(|source| StartError::DataDir {
-            path: directory.to_owned(),
-            source,
-        })?;
-    let opened = OpenedJournal::open(journal_config, Arc::new(storage))
-        .map_err(|source| StartError::Journal { lane, source })?;
-    let recovered = Recovered::read(&opened, lane, sessions)?;
-    let journal = opened
-        .start(Arc::clone(metrics) as Arc<dyn JournalObserver>)
-        .map_err(|source| StartError::JournalStart { lane, source })?;
-    info!(
-        lane,
-        num_events = recovered.num_events,
-        bytes = journal.stats().undrained_bytes,
-        "journal opened"
-    );
-    let lane = Arc::new(Lane::new(
-        lane,
-        journal,
-        config.batch_rows_max,
-        recovered.num_events,
-        recovered.oldest_us,
-    ));
-    Ok(lane)
-}
-
-/// What a journal held when it was opened.
-struct Recovered {
-    num_events: u64,
-    oldest_us: Option<i64>,
-}
-
-impl Recovered {
-    fn read(opened: &OpenedJournal, lane: u16, sessions: &Sessions) -> Result<Self, StartError> {
-        let mut recovered = Self {
-            num_events: 0,
-            oldest_us: None,
-        };
-        for record in opened.records() {
-            let record = record.map_err(|source| StartError::Read { lane, source })?;
-            let entry = Entry::decode(&record.payload).map_err(|source| StartError::Entry {
-                lane,
-                position: record.position,
-                source,
-            })?;
-            if entry.is_sequenced() {
-                let (epoch, seq) = (entry.epoch, entry.last_seq());
-                sessions.recover(entry.device_id, Watermark { epoch, seq });
-            }
-            recovered.num_events += u64::from(entry.num_events);
-            recovered.oldest_us.get_or_insert(entry.received_us);
-        }
-        Ok(recovered)
-    }
-}
-
-impl JournalObserver for Metrics {
-    fn group_committed(&self, num_records: usize, _bytes: usize, elapsed: Duration) {
-        self.journal_append.observe(elapsed.as_secs_f64());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a group has far fewer than 2^52 records"
-        )]
-        self.journal_group_records.observe(num_records as f64);
-    }
 }
 
 fn start_drains(
@@ -332,6 +226,24 @@ fn state_keeper(
     let circuit = Circuit::new(Arc::<CircuitState>::default());
     let (states, metrics) = (Arc::clone(states), Arc::clone(metrics));
     StateKeeper::new(redis_url, states, node, metrics, circuit).map(Some)
+}
+
+/// A node is known by its first journal, which it has for as long as its data directory.
+fn polling_lease(
+    node: &Arc<Node>,
+    database: &Database,
+    shares: &Arc<PollingShares>,
+) -> Option<PollingLease> {
+    let holder = node.lanes.first()?.journal.journal_id();
+    Some(PollingLease {
+        database: database.clone(),
+        registry: Arc::clone(&node.registry),
+        shares: Arc::clone(shares),
+        holder,
+        node_name: node.name.clone(),
+        lease: Duration::from_secs(node.config.modbus_lease_s),
+        stopping: node.stopping.clone(),
+    })
 }
 
 fn start_followers(

@@ -10,6 +10,7 @@
 //! end         how a connection ends, and its last words
 //! websocket   the same bytes within messages
 //! mqtt        devices that speak MQTT
+//! modbus      devices that are asked
 //! grpc        the control plane's door
 //! http        health and metrics
 //! ```
@@ -25,6 +26,7 @@ mod greeting;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod modbus;
 pub mod mqtt;
 pub mod websocket;
 pub mod wire;

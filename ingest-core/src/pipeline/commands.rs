@@ -81,7 +81,7 @@ struct Link {
     device_id: Uuid,
     peer: Peer,
     state: Mutex<LinkState>,
-    has_work: Notify,
+    has_work: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -123,11 +123,23 @@ impl Commands {
     /// A device's connection begins to take commands. It has the device's window, so there is no other one.
     #[must_use]
     pub fn connect(self: &Arc<Self>, device_id: Uuid, peer: Peer) -> CommandLink {
+        self.connect_waking(device_id, peer, Arc::default())
+    }
+
+    /// As [`Self::connect`], for who serves several devices: `has_work` is notified when one of them has a command to be
+    /// taken with [`CommandLink::try_next`].
+    #[must_use]
+    pub fn connect_waking(
+        self: &Arc<Self>,
+        device_id: Uuid,
+        peer: Peer,
+        has_work: Arc<Notify>,
+    ) -> CommandLink {
         let link = Arc::new(Link {
             device_id,
             peer,
             state: Mutex::default(),
-            has_work: Notify::new(),
+            has_work,
         });
         lock(&self.links).insert(device_id, Arc::clone(&link));
         CommandLink {

@@ -33,6 +33,8 @@ pub enum Source {
     Core,
     /// A device, over MQTT; with numbers or without.
     Mqtt,
+    /// A device that was asked, over Modbus.
+    Modbus,
 }
 
 impl Source {
@@ -43,6 +45,7 @@ impl Source {
             Self::Grpc => "grpc",
             Self::Core => "core",
             Self::Mqtt => "mqtt",
+            Self::Modbus => "modbus",
         }
     }
 
@@ -70,6 +73,7 @@ impl Source {
             Self::Grpc => 2,
             Self::Core => 3,
             Self::Mqtt => 4,
+            Self::Modbus => 5,
         }
     }
 
@@ -79,6 +83,7 @@ impl Source {
             2 => Some(Self::Grpc),
             3 => Some(Self::Core),
             4 => Some(Self::Mqtt),
+            5 => Some(Self::Modbus),
             _ => None,
         }
     }
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_numbers_reads_back_and_is_known_by_the_absence_of_one() {
-        for source in [Source::Grpc, Source::Core, Source::Mqtt] {
+        for source in [Source::Grpc, Source::Core, Source::Mqtt, Source::Modbus] {
             let entry = Entry::unsequenced(source, 9, 2, b"events");
             let bytes = entry.encode();
             let read = Entry::decode(&bytes).unwrap();

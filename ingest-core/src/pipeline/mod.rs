@@ -26,6 +26,7 @@ pub mod entry;
 pub mod intake;
 pub mod lane;
 pub mod live;
+pub mod polling;
 pub mod ports;
 pub mod profiles;
 pub mod ranges;

@@ -62,12 +62,21 @@ impl DeviceRecord {
 }
 
 /// A device that is asked for its values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct PolledDevice {
     pub device_id: Uuid,
     pub address: ModbusAddress,
     /// Of the kind `modbus`.
     pub profile: Arc<DeviceProfile>,
+}
+
+impl PartialEq for PolledDevice {
+    /// A profile that says the same as before is the same one (`replace_profiles`), so that many devices are compared fast.
+    fn eq(&self, other: &Self) -> bool {
+        self.device_id == other.device_id
+            && self.address == other.address
+            && Arc::ptr_eq(&self.profile, &other.profile)
+    }
 }
 
 /// How a device can be reached, as far as the registry knows; before it was read every device may be there.

@@ -33,10 +33,20 @@ impl EndSignal {
         self.token.cancel();
     }
 
+    /// Why, when it was sent.
+    #[must_use]
+    pub fn sent(&self) -> Option<EndReason> {
+        self.token.is_cancelled().then(|| self.reason())
+    }
+
+    fn reason(&self) -> EndReason {
+        self.reason.get().copied().unwrap_or(EndReason::Superseded)
+    }
+
     /// Waits for the signal.
     pub async fn received(&self) -> EndReason {
         self.token.cancelled().await;
-        self.reason.get().copied().unwrap_or(EndReason::Superseded)
+        self.reason()
     }
 }
 

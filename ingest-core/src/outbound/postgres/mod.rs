@@ -15,6 +15,7 @@ mod connection;
 mod copy;
 mod dead_letters;
 mod encoded;
+mod polling;
 mod reads;
 mod registry;
 mod sequences;
@@ -22,6 +23,7 @@ mod sink;
 
 pub use connection::{Database, DatabaseUrlError};
 pub use dead_letters::DeadLetterRetry;
+pub use polling::PollingLease;
 pub use reads::EventReads;
 pub use registry::RegistryFollower;
 pub use sink::{PostgresSink, SinkSettings};

@@ -20,6 +20,9 @@ pub enum Protocol {
     Mqtt,
     MqttTls,
     MqttWebSocket,
+    /// The core connects to it.
+    ModbusTcp,
+    ModbusRtuOverTcp,
 }
 
 impl Protocol {
@@ -32,6 +35,8 @@ impl Protocol {
             Self::Mqtt => "mqtt",
             Self::MqttTls => "mqtt-tls",
             Self::MqttWebSocket => "mqtt-websocket",
+            Self::ModbusTcp => "modbus-tcp",
+            Self::ModbusRtuOverTcp => "modbus-rtu-over-tcp",
         }
     }
 }

@@ -1,0 +1,429 @@
+//! One endpoint with its slaves: a connection that they share, and one request on it at a time.
+//!
+//! **Invariants.**
+//! - Slaves that do not answer take at most one part in `MODBUS_SILENT_SHARE` of a line that others share with them, whatever
+//!   their number.
+//! - What is told is in the journal's queue; what the journal gave back is told again.
+//! - A command whose writing was begun is answered before the line ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::endpoint::{ConnectError, Endpoint};
+use super::link::{Failure, Link, Repeat};
+use super::slave::{NotRead, Polled, Slave, ask_for};
+use super::telling::{NotUnderstood, Reading};
+use super::writing::{self, ILLEGAL_FUNCTION, NotWritten, Write};
+use crate::config::{MODBUS_SILENT_SHARE, MODBUS_SPOKEN_FOR_RETRY};
+use crate::frame::{CommandResult, EventIter, Events};
+use crate::inbound::awaited::Awaited;
+use crate::journal::AppendError;
+use crate::metrics::Kind;
+use crate::node::Node;
+use crate::pipeline::clock::now_us;
+use crate::pipeline::commands::Command;
+use crate::pipeline::intake::{Refusal, Taken};
+use crate::pipeline::live::{Peer, Protocol};
+use crate::pipeline::profiles::Framing;
+use crate::pipeline::registry::PolledDevice;
+use crate::pipeline::results;
+use crate::pipeline::unreadable::Unreadable;
+use crate::pipeline::window::SequenceWindow;
+
+/// What was told and is not durable yet, and the slave that told it.
+struct Pending {
+    slave: usize,
+    awaited: Awaited,
+}
+
+pub struct Line {
+    node: Arc<Node>,
+    endpoint: Endpoint,
+    link: Link,
+    slaves: Vec<Slave>,
+    /// A command has come, or a device is to be let go.
+    wake: Arc<Notify>,
+    pending: VecDeque<Pending>,
+    /// What is told has no numbers, so there is nothing to keep of them.
+    window: SequenceWindow,
+    /// Slaves that did not answer have had their share of the line until then.
+    silent_wait_until: Instant,
+    is_away: bool,
+}
+
+/// The journal takes nothing any more: the node ends.
+struct JournalGone;
+
+impl Line {
+    #[must_use]
+    pub fn new(node: &Arc<Node>, endpoint: Endpoint, devices: &[PolledDevice]) -> Self {
+        let config = &node.config;
+        let reply_timeout = Duration::from_millis(config.modbus_timeout_ms);
+        let link = Link::new(endpoint.clone(), config.modbus_local_allowed, reply_timeout);
+        let slaves = devices.iter().filter_map(|device| Slave::new(node, device));
+        Self {
+            slaves: slaves.collect(),
+            node: Arc::clone(node),
+            endpoint,
+            link,
+            wake: Arc::default(),
+            pending: VecDeque::new(),
+            window: SequenceWindow::default(),
+            silent_wait_until: Instant::now(),
+            is_away: false,
+        }
+    }
+
+    /// Asks the slaves when they are due, and writes what is commanded, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let ended = self.serve(&stop).await;
+        // What was told is told to those who watch, too, once it is durable.
+        while ended.is_ok() && !self.pending.is_empty() {
+            let outcome = first_outcome(&mut self.pending).await;
+            if self.settle(outcome).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), JournalGone> {
+        while !stop.is_cancelled() {
+            self.slaves.iter_mut().for_each(Slave::let_go);
+            self.settle_decided()?;
+            if let Some((slave, command)) = self.next_command() {
+                self.write(slave, &command).await;
+            }
+            let Some((slave, due)) = self.next_due() else {
+                stop.cancelled().await;
+                return Ok(());
+            };
+            let has_room = self.pending.len() < self.node.config.inflight_frames_max;
+            if has_room && due <= Instant::now() {
+                // A poll that is given up leaves nothing behind: its connection goes with it.
+                let _ = stop.run_until_cancelled(self.poll(slave)).await;
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.wake.notified() => {}
+                outcome = first_outcome(&mut self.pending) => self.settle(outcome)?,
+                () = sleep_until(due), if has_room => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The slave that is asked next, and when.
+    fn next_due(&self) -> Option<(usize, Instant)> {
+        let due = |slave: &Slave| match slave.is_silent() {
+            true => slave.due.max(self.silent_wait_until),
+            false => slave.due,
+        };
+        let slaves = self.slaves.iter().enumerate();
+        let (place, due) = slaves
+            .map(|(place, slave)| (place, due(slave)))
+            .min_by_key(|(_, due)| *due)?;
+        Some((place, due.max(self.link.next_attempt())))
+    }
+
+    async fn poll(&mut self, place: usize) {
+        let Some(slave) = self.slaves.get_mut(place) else {
+            return;
+        };
+        let (metrics, begun) = (&self.node.metrics, Instant::now());
+        let is_spoken_for =
+            slave.voice.is_none() && self.node.commands.peer_of(slave.device_id).is_some();
+        if is_spoken_for {
+            debug!(device_id = %slave.device_id, "not polled: the device is connected by itself");
+            slave.due = begun + MODBUS_SPOKEN_FOR_RETRY;
+            return;
+        }
+        if !slave.is_silent() && !self.is_away {
+            let late = begun.saturating_duration_since(slave.due);
+            metrics.modbus_lateness.observe(late.as_secs_f64());
+        }
+        slave.schedule(begun);
+        let polled = slave.ask(&mut self.link).await;
+        let kind = match &polled.failure {
+            None => "answered",
+            Some(NotRead::Failed(Failure::NotConnected(_))) => "not_connected",
+            Some(_) => "unanswered",
+        };
+        metrics.modbus_polls.get_or_create(&Kind { kind }).inc();
+        match &polled.failure {
+            None => self.note_answer(place).await,
+            Some(NotRead::Failed(Failure::NotConnected(error))) => self.note_away(error),
+            Some(failure) => self.note_silence(place, failure, begun.elapsed()),
+        }
+        self.tell(place, &polled);
+    }
+
+    async fn note_answer(&mut self, place: usize) {
+        if std::mem::take(&mut self.is_away) {
+            info!(
+                host = self.endpoint.host,
+                port = self.endpoint.port,
+                "polled endpoint is back"
+            );
+        }
+        let (Some(slave), Some(connection)) = (self.slaves.get_mut(place), self.link.connection())
+        else {
+            return;
+        };
+        let protocol = match self.endpoint.framing {
+            Framing::Tcp => Protocol::ModbusTcp,
+            Framing::RtuOverTcp => Protocol::ModbusRtuOverTcp,
+        };
+        let address = connection.peer;
+        slave.note_answer();
+        slave
+            .speak(&self.node, Peer { address, protocol }, &self.wake)
+            .await;
+        if let Some(voice) = &slave.voice {
+            voice.presence.seen();
+        }
+    }
+
+    /// Nobody is there, which is nobody's fault but the endpoint's.
+    fn note_away(&mut self, error: &ConnectError) {
+        if !std::mem::replace(&mut self.is_away, true) {
+            warn!(host = self.endpoint.host, port = self.endpoint.port, %error, "polled endpoint is away; it is tried ever less often");
+        }
+        for slave in &mut self.slaves {
+            slave.voice = None;
+        }
+    }
+
+    fn note_silence(&mut self, place: usize, failure: &NotRead, taken: Duration) {
+        let is_shared = self.slaves.len() > 1;
+        let Some(slave) = self.slaves.get_mut(place) else {
+            return;
+        };
+        let now = Instant::now();
+        slave.note_failure(now);
+        debug!(device_id = %slave.device_id, unit_id = slave.unit_id, %failure, "polled device does not answer");
+        if is_shared {
+            self.silent_wait_until = now + taken * (MODBUS_SILENT_SHARE - 1);
+        }
+    }
+
+    fn tell(&mut self, place: usize, polled: &Polled) {
+        let Some(slave) = self.slaves.get_mut(place) else {
+            return;
+        };
+        let telling = (slave.teller).tell(&slave.format, &polled.readings, now_us());
+        let mut queued = Vec::new();
+        let mut refused = None;
+        if telling.num_events > 0 {
+            let events = Events {
+                first_seq: 1,
+                num_events: telling.num_events,
+                events: EventIter::new(&telling.events, telling.num_events),
+            };
+            match slave.intake.take_apart(None, events) {
+                Ok(Taken::Queued(events)) => queued.push(events),
+                Ok(Taken::Duplicate) => {}
+                Ok(Taken::Refused(refusal)) => refused = Some(refusal),
+                // They were encoded here.
+                Err(error) => error!(%error, "events that were made here cannot be read"),
+            }
+        }
+        for not_understood in &telling.not_understood {
+            match slave
+                .intake
+                .take_unreadable(&unreadable(not_understood, &payload(not_understood)))
+            {
+                Ok(letter) => queued.push(letter),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        self.pending
+            .extend(queued.into_iter().map(|queued| Pending {
+                slave: place,
+                awaited: Awaited::Queued(queued),
+            }));
+        match refused {
+            None => slave.teller.note_told(telling),
+            // What is read next is told instead.
+            Some(refusal) => note_refusal(slave, refusal),
+        }
+    }
+
+    fn next_command(&self) -> Option<(usize, Command)> {
+        let mut voices = (self.slaves.iter().enumerate())
+            .filter_map(|(place, slave)| Some((place, slave.voice.as_ref()?)));
+        let command = voices.find_map(|(place, voice)| Some((place, voice.commands.try_next()?)));
+        if command.is_some() {
+            // There may be more.
+            self.wake.notify_one();
+        }
+        command
+    }
+
+    async fn write(&mut self, place: usize, command: &Command) {
+        let Some(slave) = self.slaves.get_mut(place) else {
+            return;
+        };
+        let format = Arc::clone(&slave.format);
+        let unit_id = slave.unit_id;
+        let written = match Write::of(&format, command) {
+            Ok(write) => write_and_read_back(&mut self.link, unit_id, &write).await,
+            Err(refused) => Err(EndedWrite::Refused(refused)),
+        };
+        let Some(slave) = self.slaves.get_mut(place) else {
+            return;
+        };
+        let Some(voice) = &slave.voice else {
+            return;
+        };
+        let (outcome, readings) = match written {
+            Ok(written) => written,
+            Err(ended) => {
+                voice
+                    .commands
+                    .refuse(&command.request_id, &ended.to_string());
+                return;
+            }
+        };
+        voice.commands.note_delivered(&command.request_id);
+        let result = CommandResult {
+            request_id: &command.request_id,
+            status: outcome.status,
+            message: Some(&*outcome.message).filter(|message| !message.is_empty()),
+            data: Some(&outcome.data),
+        };
+        let outcome = results::Outcome::of(&result);
+        let is_awaited = outcome.is_some_and(|outcome| voice.commands.complete(&outcome));
+        let kept = (self.node).keep_result(slave.device_id, outcome, is_awaited);
+        self.pending.extend(kept.map(|queued| Pending {
+            slave: place,
+            awaited: Awaited::Result(queued),
+        }));
+        self.tell(
+            place,
+            &Polled {
+                readings,
+                failure: None,
+            },
+        );
+    }
+
+    fn settle_decided(&mut self) -> Result<(), JournalGone> {
+        while let Some(outcome) = first_outcome(&mut self.pending).now_or_never() {
+            self.settle(outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Notes the journal's answer for what was told first.
+    fn settle(&mut self, outcome: Result<(), AppendError>) -> Result<(), JournalGone> {
+        let Some(Pending { slave, awaited }) = self.pending.pop_front() else {
+            return Ok(());
+        };
+        let Some(slave) = self.slaves.get_mut(slave) else {
+            return Ok(());
+        };
+        match awaited {
+            Awaited::Queued(queued) => {
+                match slave.intake.settle(&mut self.window, &queued, outcome) {
+                    Ok(()) => {}
+                    Err(Refusal::JournalGone) => return Err(JournalGone),
+                    Err(refusal) => {
+                        slave.teller.forget();
+                        note_refusal(slave, refusal);
+                    }
+                }
+            }
+            Awaited::Result(queued) => {
+                let noted = self.node.note_result_kept(&queued, outcome);
+                noted.map_err(|_| JournalGone)?;
+            }
+            Awaited::Duplicate => {}
+        }
+        Ok(())
+    }
+}
+
+/// A write of which the device has told no end.
+#[derive(Debug, thiserror::Error)]
+enum EndedWrite {
+    #[error("{0}; nothing was written")]
+    Refused(NotWritten),
+    #[error("{0}; nothing was written")]
+    NotConnected(ConnectError),
+    #[error("{0}; the device may have done it")]
+    NoAnswer(super::endpoint::CallError),
+}
+
+impl From<Failure> for EndedWrite {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotConnected(error) => Self::NotConnected(error),
+            Failure::NoAnswer(error) => Self::NoAnswer(error),
+        }
+    }
+}
+
+type Readings = Vec<(usize, Reading)>;
+
+/// A write is sent once: nobody knows what a device makes of the second.
+async fn write_and_read_back(
+    link: &mut Link,
+    unit_id: u8,
+    write: &Write<'_>,
+) -> Result<(writing::Outcome, Readings), EndedWrite> {
+    let mut answer = link
+        .call(unit_id, write.request(false), Repeat::Never)
+        .await?;
+    if answer == Err(ILLEGAL_FUNCTION) && write.has_alternative() {
+        answer = link
+            .call(unit_id, write.request(true), Repeat::Never)
+            .await?;
+    }
+    if let Err(code) = answer {
+        return Ok((write.refused(code), Vec::new()));
+    }
+    let found = match ask_for(link, unit_id, &write.read_back()).await {
+        Ok(Ok(words)) => Some(words),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let outcome = write.done(found.as_deref());
+    let readings = found.map(|words| (write.place, Reading::Words(words)));
+    Ok((outcome, readings.into_iter().collect()))
+}
+
+fn note_refusal(slave: &Slave, refusal: Refusal) {
+    slave.intake.count_refusal(refusal);
+    if refusal == Refusal::TooLarge {
+        error!(device_id = %slave.device_id, "what was read is more than the journal can hold at a time");
+    }
+}
+
+/// The bytes as they were on the wire.
+fn payload(not_understood: &NotUnderstood) -> Vec<u8> {
+    let words = not_understood.words.iter();
+    words.flat_map(|word| word.to_be_bytes()).collect()
+}
+
+fn unreadable<'a>(not_understood: &'a NotUnderstood, payload: &'a [u8]) -> Unreadable<'a> {
+    Unreadable {
+        topic: &not_understood.place,
+        payload,
+        reason: &not_understood.reason,
+    }
+}
+
+/// The journal's answer for what was told first. Pends when nothing waits. Cancel-safe.
+async fn first_outcome(pending: &mut VecDeque<Pending>) -> Result<(), AppendError> {
+    match pending.front_mut() {
+        Some(first) => first.awaited.outcome().await,
+        None => std::future::pending().await,
+    }
+}
