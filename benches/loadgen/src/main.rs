@@ -3,6 +3,7 @@
 //! - `acks`, `idle`, `first-ack`: devices, seen from their side ([`load`], [`idle`], [`first_ack`]); the first two speak
 //!   [`mqtt`] if asked.
 //! - `floor-fdatasync`, `floor-copy`: the least that a disk and a database ask for ([`fdatasync`], [`copy`]).
+//! - `slaves`: Modbus devices that are polled ([`slaves`]).
 //! - `literal`: the design of the source documents behind the same protocol ([`literal`]).
 //!
 //! Every command prints one JSON object a line and nothing else on stdout.
@@ -26,6 +27,7 @@ mod latency;
 mod literal;
 mod load;
 mod mqtt;
+mod slaves;
 mod target;
 mod workload;
 
@@ -48,6 +50,8 @@ enum Command {
     FloorFdatasync(fdatasync::Arguments),
     /// COPY BINARY of the same rows, encoded beforehand, by one connection.
     FloorCopy(copy::Arguments),
+    /// Be Modbus devices, and measure how punctually they are asked: a line on stdin begins, the next one ends it.
+    Slaves(slaves::Arguments),
     /// Serve the source documents' design (Redis list, one by one, multi-row INSERT) until stdin ends.
     Literal(literal::Arguments),
 }
@@ -72,6 +76,7 @@ fn run(command: Command) -> Result<Value, BenchError> {
         Command::FirstAck(arguments) => first_ack::run(&arguments),
         Command::FloorFdatasync(arguments) => fdatasync::run(&arguments),
         Command::FloorCopy(arguments) => copy::run(&arguments),
+        Command::Slaves(arguments) => slaves::run(&arguments),
         Command::Literal(arguments) => literal::run(&arguments),
     }
 }
