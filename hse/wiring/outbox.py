@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hse.adapters.postgres.alarms import record_alarms
 from hse.adapters.postgres.command_queues import apply_command_results
+from hse.adapters.postgres.device_attributes import keep_reports
 from hse.adapters.postgres.door_code_alarms import record_usages
 from hse.adapters.postgres.event_outbox import (
     Handler,
@@ -25,6 +26,7 @@ from hse.domain.relevant import RelevantEvent
 # Handlers by type of event; a module that must act on events of devices adds its own. What has none is removed after some minutes.
 HANDLERS: Mapping[str, Handler] = {
     "alarm": record_alarms,
+    "attributes_reported": keep_reports,
     "command_result": apply_command_results,
     "code_used": record_usages,
     "code_rejected": record_usages,

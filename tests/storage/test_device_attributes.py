@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from hse.adapters.postgres.device_attributes import keep_reported
-from hse.adapters.postgres.tables import device_attributes, devices, organizations
+from hse.adapters.postgres.tables import device_attributes, devices, event_outbox, organizations
 from hse.domain.errors import Invalid
+from hse.wiring.outbox import HANDLERS, EventDispatcher
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -65,3 +66,21 @@ def test_a_device_does_not_fill_the_table(engine: sa.Engine, device_id: UUID) ->
 
 def test_a_device_that_is_gone_reports_nothing(engine: sa.Engine) -> None:
     assert heard(engine, uuid4(), {"a": 1}) is None
+
+
+def test_reports_come_through_the_outbox_and_one_that_is_refused_holds_nothing_up(
+    engine: sa.Engine, device_id: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports: list[dict[str, Any]] = [{"a": 1}, {"a": "x" * 17_000}, {"b": 2, "a": None}]
+    rows = [
+        {"time": NOW, "device_id": device_id, "event_type": "attributes_reported", "metadata": report}
+        for report in reports
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(event_outbox), rows)
+    dispatcher = EventDispatcher(engine=engine, handlers=HANDLERS)
+    while dispatcher.dispatch_batch():
+        pass
+    assert (kept(engine, device_id).reported, kept(engine, device_id).reported_version) == ({"b": 2}, 2)
+    assert dispatcher.counts.events["attributes_reported", "handled"] == 3
+    assert str(device_id) in caplog.text

@@ -100,6 +100,12 @@ def test_the_core_reads_the_profiles_of_every_tenant_and_changes_none(
         core.execute("update device_profiles set name = 'mine'")
 
 
+def test_the_core_may_read_what_devices_ask_for(core: psycopg.Connection) -> None:
+    core.execute("select desired, reported from device_attributes where device_id = %s", [uuid4()])
+    core.execute("select case when d.gateway_id is not null then d.name end, d.serial_number from devices d")
+    core.execute("listen hse_device_attributes")
+
+
 def test_the_core_may_read_what_it_stored(core: psycopg.Connection) -> None:
     core.execute("select time, event_type, value, unit, metadata from device_events where device_id = %s", [uuid4()])
 
@@ -111,7 +117,9 @@ def test_the_core_may_read_what_it_stored(core: psycopg.Connection) -> None:
         "delete from device_events",
         "truncate device_events",
         "select id from event_outbox",
-        "select name from devices",
+        "select establishment_id from devices",
+        "select code_hash from device_claims",
+        "update device_attributes set reported = '{}'",
         "update devices set is_enabled = true",
         "insert into devices (organization_id, name) values (gen_random_uuid(), 'mine')",
         "delete from device_sequences",

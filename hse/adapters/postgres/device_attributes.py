@@ -1,6 +1,7 @@
 """The attributes of devices in the database: a row each, once somebody said something."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,12 +14,15 @@ from hse.adapters.postgres.stores import Transaction
 from hse.adapters.postgres.tables import device_attributes, devices
 from hse.domain.devices.device_attributes import DeviceAttributes, changed_names, check_attributes, delta_of, merged
 from hse.domain.devices.model import Device
-from hse.domain.errors import Stale
+from hse.domain.errors import Invalid, Stale
+from hse.domain.relevant import RelevantEvent
 from hse.domain.work import Record
 
 ENTITY = "device_attributes"
 CHANNEL = "hse_device_attributes"
 row_of = device_attributes.c
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceAttributesRows:
@@ -133,3 +137,16 @@ def keep_reported(
         .values(reported=reported, reported_version=version, reported_at=reported_at)
     )
     return version
+
+
+def keep_reports(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
+    """Keep what devices reported, in order. One that is refused stays in the history alone: it would be refused again."""
+    for event in events:
+        savepoint = connection.begin_nested()
+        try:
+            keep_reported(connection, event.device_id, event.metadata, event.time)
+        except Invalid as refused:
+            savepoint.rollback()
+            logger.warning("what a device reported is not kept: device=%s reason=%s", event.device_id, refused)
+        else:
+            savepoint.commit()

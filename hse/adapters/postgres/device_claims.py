@@ -53,7 +53,9 @@ class DeviceClaims:
         else:
             values = {"code_hash": code.code_hash, "created_by": self._transaction.actor_id}
             kept = insert(device_claims).values(device_id=device.id, **values)
-            kept = kept.on_conflict_do_update(index_elements=[device_claims.c.device_id], set_=values)
+            # One that the device offered by itself has an end.
+            replaced = values | {"expires_at": None}
+            kept = kept.on_conflict_do_update(index_elements=[device_claims.c.device_id], set_=replaced)
             await self._connection.execute(kept)
         verb = "revoke_claim_code" if code is None else "issue_claim_code"
         await self._transaction.record(

@@ -171,8 +171,9 @@ device_claims = sa.Table(
     metadata,
     sa.Column("device_id", sa.Uuid, sa.ForeignKey(devices.c.id), primary_key=True),
     sa.Column("code_hash", BYTEA, nullable=False),
-    sa.Column("created_by", sa.Uuid, nullable=False),
+    sa.Column("created_by", sa.Uuid),
     sa.Column("created_at", Timestamptz, nullable=False),
+    sa.Column("expires_at", Timestamptz),
 )
 
 device_attributes = sa.Table(
