@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::journal::AppendError;
 use crate::metrics::{Kind, Metrics};
 use crate::outbound::postgres::EventReads;
+use crate::pipeline::attributes::DesiredChanges;
 use crate::pipeline::batch::DAY_US;
 use crate::pipeline::circuit::{CircuitState, State};
 use crate::pipeline::clock::now_us;
@@ -24,6 +25,9 @@ use crate::pipeline::results::Outcome;
 use crate::pipeline::sessions::Sessions;
 use crate::pipeline::unsequenced::{self, QueuedUnsequenced};
 
+/// Where connections ask for their devices.
+pub use crate::outbound::postgres::DeviceDesk;
+
 /// What every connection and task of a node shares.
 pub struct Node {
     pub config: Config,
@@ -35,6 +39,10 @@ pub struct Node {
     pub commands: Arc<Commands>,
     /// What was stored, for those who ask.
     pub reads: EventReads,
+    /// What devices ask for.
+    pub desk: Arc<DeviceDesk>,
+    /// Who hears that something else is desired of a device.
+    pub desired: Arc<DesiredChanges>,
     pub live: Arc<LiveFeed>,
     /// None without Redis.
     pub redis_circuit: Option<Arc<CircuitState>>,

@@ -3,12 +3,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,19 +15,18 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::config::{self, Config};
-use crate::inbound::grpc::{GrpcServer, GrpcTls, GrpcTlsError, grpc_tls};
-use crate::inbound::listener::{
-    ConnectionCounts, Listener, TlsError, Transport, bind, tls_acceptor,
-};
-use crate::inbound::{http, modbus};
+use crate::inbound::grpc::GrpcTlsError;
+use crate::inbound::listener::TlsError;
+use crate::inbound::modbus;
 use crate::journal::{self, OpenError};
 use crate::metrics::Metrics;
 use crate::node::{Node, snapshot_path};
 use crate::outbound::postgres::{
-    Database, DatabaseUrlError, DeadLetterRetry, EventReads, PollingLease, PostgresSink,
-    RegistryFollower, SinkSettings,
+    Database, DatabaseUrlError, DeadLetterRetry, DesiredFollower, DeviceDesk, EventReads,
+    PollingLease, PostgresSink, RegistryFollower, SinkSettings,
 };
 use crate::outbound::redis::{NodeEntry, RedisUrlError, StateKeeper, milliseconds};
+use crate::pipeline::attributes::ATTRIBUTES_REPORTED;
 use crate::pipeline::batch::DAY_US;
 use crate::pipeline::circuit::{Circuit, CircuitState};
 use crate::pipeline::clock::now_us;
@@ -41,8 +39,11 @@ use crate::pipeline::registry::DeviceRegistry;
 use crate::pipeline::sessions::Sessions;
 use crate::shutdown::Running;
 
+use doors::Doors;
+pub use doors::Ports;
 use lanes::open_lanes;
 
+mod doors;
 mod lanes;
 
 /// A start waits this long for the database, to tell devices what is stored; then the snapshot must do.
@@ -91,18 +92,6 @@ pub enum StartError {
     DataDir { path: PathBuf, source: io::Error },
 }
 
-/// Ports that were bound.
-#[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    pub hdp: u16,
-    pub hdp_tls: Option<u16>,
-    pub ws: u16,
-    pub mqtt: u16,
-    pub mqtt_tls: Option<u16>,
-    pub ingest_http: u16,
-    pub grpc: Option<u16>,
-}
-
 /// Opens the journals, binds the ports and starts every task.
 ///
 /// # Errors
@@ -126,6 +115,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         name: node_name(&config),
         commands: Arc::new(Commands::new(Arc::clone(&metrics))),
         reads: EventReads::new(database.clone()),
+        desk: Arc::new(DeviceDesk::new(database.clone())),
+        desired: Arc::default(),
         metrics,
         registry,
         sessions,
@@ -200,7 +191,10 @@ fn start_drains(
 }
 
 fn relevant_event_types(config: &Config) -> Arc<HashSet<String>> {
-    Arc::new(config.relevant_event_types.iter().cloned().collect())
+    let configured = config.relevant_event_types.iter().cloned();
+    // Whatever an operator wants to act on besides: what a device reports is kept by the control plane.
+    let always = [ATTRIBUTES_REPORTED.to_owned()];
+    Arc::new(configured.chain(always).collect())
 }
 
 fn node_name(config: &Config) -> String {
@@ -268,11 +262,17 @@ fn start_followers(
         retention_us: i64::from(node.config.retention_days) * DAY_US,
         relevant_event_types: relevant_event_types(&node.config),
     };
+    let desired = DesiredFollower {
+        database: database.clone(),
+        registry: Arc::clone(&node.registry),
+        changes: Arc::clone(&node.desired),
+    };
     let hub = Arc::clone(&node.live.hub);
     let (commands, stopping) = (Arc::clone(&node.commands), stop.clone());
     vec![
         tokio::spawn(follower.run(stop.clone())),
         tokio::spawn(retry.run(stop.clone())),
+        tokio::spawn(desired.run(stop.clone())),
         tokio::spawn(hub.run_wakes(stop.clone())),
         tokio::spawn(async move {
             stopping
@@ -280,128 +280,4 @@ fn start_followers(
                 .await;
         }),
     ]
-}
-
-/// The ports, bound but not served yet.
-struct Doors {
-    hdp: TcpListener,
-    hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
-    ws: TcpListener,
-    mqtt: TcpListener,
-    mqtt_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
-    http: TcpListener,
-    grpc: Option<GrpcServer>,
-    ports: Ports,
-}
-
-impl Doors {
-    fn open(config: &Config) -> Result<Self, StartError> {
-        let open_at = |host, setting, port| {
-            let address = resolve(host, port)?;
-            let socket = bind(address).map_err(|source| StartError::Bind {
-                setting,
-                address,
-                source,
-            })?;
-            let port = socket.local_addr().map_or(port, |address| address.port());
-            Ok::<_, StartError>((socket, port))
-        };
-        let open = |setting, port| open_at(&config.bind_host, setting, port);
-        let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
-        let (http, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
-        let (ws, ws_port) = open("ws_port", config.ws_port)?;
-        let (mqtt, mqtt_port) = open("mqtt_port", config.mqtt_port)?;
-        let mut ports = Ports {
-            hdp: hdp_port,
-            hdp_tls: None,
-            ws: ws_port,
-            mqtt: mqtt_port,
-            mqtt_tls: None,
-            ingest_http,
-            grpc: None,
-        };
-        let (mut hdp_tls, mut mqtt_tls) = (None, None);
-        if let (Some(certificate), Some(key)) = (&config.tls_certificate_path, &config.tls_key_path)
-        {
-            let acceptor = tls_acceptor(certificate, key)?;
-            let (socket, port) = open("hdp_tls_port", config.hdp_tls_port)?;
-            ports.hdp_tls = Some(port);
-            hdp_tls = Some((socket, acceptor.clone()));
-            let (socket, port) = open("mqtt_tls_port", config.mqtt_tls_port)?;
-            ports.mqtt_tls = Some(port);
-            mqtt_tls = Some((socket, acceptor));
-        }
-        let grpc = if config.has_callers() {
-            let host = &config.grpc_bind_host;
-            let (listener, port) = open_at(host, "grpc_port", config.grpc_port)?;
-            ports.grpc = Some(port);
-            let tls = control_plane_tls(config)?;
-            Some(GrpcServer { listener, tls })
-        } else {
-            info!(
-                "no service token and no client authority: the control plane's port stays closed"
-            );
-            None
-        };
-        Ok(Self {
-            hdp,
-            hdp_tls,
-            ws,
-            mqtt,
-            mqtt_tls,
-            http,
-            grpc,
-            ports,
-        })
-    }
-
-    fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> (Ports, Option<JoinHandle<()>>) {
-        let counts = Arc::new(ConnectionCounts::default());
-        let serve = |socket, transport| {
-            let (node, counts) = (Arc::clone(node), Arc::clone(&counts));
-            tokio::spawn(
-                Listener {
-                    node,
-                    socket,
-                    transport,
-                    counts,
-                    tasks: tasks.clone(),
-                }
-                .run(),
-            );
-        };
-        serve(self.hdp, Transport::Tcp);
-        serve(self.ws, Transport::WebSocket);
-        serve(self.mqtt, Transport::Mqtt);
-        if let Some((socket, acceptor)) = self.hdp_tls {
-            serve(socket, Transport::Tls(acceptor));
-        }
-        if let Some((socket, acceptor)) = self.mqtt_tls {
-            serve(socket, Transport::MqttTls(acceptor));
-        }
-        tokio::spawn(http::serve(Arc::clone(node), self.http));
-        let grpc = self.grpc;
-        let grpc = grpc.map(|grpc| tokio::spawn(grpc.serve(Arc::clone(node))));
-        (self.ports, grpc)
-    }
-}
-
-fn control_plane_tls(config: &Config) -> Result<Option<GrpcTls>, GrpcTlsError> {
-    match (&config.grpc_tls_certificate_path, &config.grpc_tls_key_path) {
-        (Some(certificate), Some(key)) => {
-            grpc_tls(certificate, key, config.grpc_client_ca_path.as_deref()).map(Some)
-        }
-        _ => Ok(None),
-    }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
-    let failed = |source| StartError::BindHost {
-        host: host.to_owned(),
-        source,
-    };
-    let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
-    addresses
-        .next()
-        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
 }

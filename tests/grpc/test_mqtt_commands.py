@@ -145,3 +145,20 @@ async def test_mosquitto_sub_hears_a_command_and_mosquitto_pub_tells_its_result(
     done = await mosquitto("pub", shared_core, device, version, *result)
     assert (done.returncode, done.said) == (0, b"")
     assert [kept["message"] for kept in await results_of(database, device, 1)] == ["opened"]
+async def test_a_gateway_is_sent_commands_for_its_children_under_their_names(
+    shared_core: Core, caller: Caller, device: Credentials, gateway_child: Credentials
+) -> None:
+    async with MqttPeer(shared_core.mqtt_port) as peer:
+        assert await peer.connect(device.token) == 0
+        await peer.subscribed("v1/gateway/rpc")
+        params = Struct()
+        params.update({"device_id": str(gateway_child.device_id), "seconds": 3})
+        asked = asyncio.create_task(caller.ask("SendDeviceCommand", command(device, "r-1", typed_params=params)))
+        await until(lambda: peer.messages, "the request comes")
+        data = {"id": 1, "method": "open", "params": {"seconds": 3}}
+        assert peer.messages == [("v1/gateway/rpc", {"device": "0", "data": data})]
+        peer.publish({"device": "0", "id": 1, "data": {"success": True}}, "v1/gateway/rpc")
+        answer = await asked
+        assert (answer.state, dict(answer.data)) == (pb.SUCCEEDED, {"success": True})
+        refused = await caller.ask("SendDeviceCommand", command(device, "r-2"))
+        assert (refused.state, "children alone" in refused.message) == (pb.FAILED, True)

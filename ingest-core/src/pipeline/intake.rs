@@ -11,7 +11,7 @@ use super::entry::{Entry, Rejected, Source};
 use super::lane::Lane;
 use super::live::{LiveFeed, Outline};
 use super::registry::DeviceRegistry;
-use super::unreadable::Unreadable;
+use super::unreadable::{Unreadable, reason_of};
 use super::window::{Admission, SequenceWindow};
 use crate::event::{Event, RejectCode, check_event};
 use crate::frame::{EncodedEvent, Events, FrameError};
@@ -222,6 +222,11 @@ impl Intake {
                     Some(child) => self.registry.may_speak_for(self.device_id, child),
                     None => Ok(()),
                 });
+            // A part of a message that is kept as it came.
+            let verdict = verdict.map_err(|code| match reason_of(&event) {
+                Some(_) => RejectCode::BadPayload,
+                None => code,
+            });
             match verdict {
                 Ok(()) => checked.outline.note(&event, offset, received_us),
                 Err(code) => checked.rejected.push(Rejected {
@@ -248,17 +253,8 @@ impl Intake {
     ) -> Result<(), Refusal> {
         match outcome {
             Ok(()) => {
-                self.metrics.events_accepted.inc_by(queued.num_events);
-                for (_, code) in &queued.rejected {
-                    self.metrics
-                        .events_rejected
-                        .get_or_create(&Code {
-                            code: code.as_str(),
-                        })
-                        .inc();
-                }
                 window.make_durable(queued.last_seq);
-                self.live.events(&queued.payload, queued.outline);
+                self.note_durable(queued);
                 Ok(())
             }
             Err(AppendError::Full { .. }) => {
@@ -267,6 +263,31 @@ impl Intake {
             }
             Err(_) => Err(Refusal::JournalGone),
         }
+    }
+
+    /// Waits for the journal's answer for events apart from any window, and notes it.
+    ///
+    /// # Errors
+    /// Why they must be sent again.
+    pub async fn settle_apart(&self, mut queued: Queued) -> Result<(), Refusal> {
+        match (&mut queued.ticket).await {
+            Ok(_) => {
+                self.note_durable(&queued);
+                Ok(())
+            }
+            Err(AppendError::Full { .. }) => Err(Refusal::JournalFull),
+            Err(_) => Err(Refusal::JournalGone),
+        }
+    }
+
+    fn note_durable(&self, queued: &Queued) {
+        self.metrics.events_accepted.inc_by(queued.num_events);
+        for (_, code) in &queued.rejected {
+            let code = code.as_str();
+            let rejected = &self.metrics.events_rejected;
+            rejected.get_or_create(&Code { code }).inc();
+        }
+        self.live.events(&queued.payload, queued.outline);
     }
 
     /// Counts a BUSY.

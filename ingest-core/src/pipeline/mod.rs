@@ -17,7 +17,9 @@
 //!
 //! Absent on purpose: sockets (`inbound`), SQL (`outbound`).
 
+pub mod attributes;
 pub mod batch;
+pub mod child_names;
 pub mod circuit;
 pub mod clock;
 pub mod commands;

@@ -68,6 +68,47 @@ pub struct StoredEvent {
     pub metadata: Option<serde_json::Value>,
 }
 
+/// What became of a device's offer to be claimed; anything but `Offered` changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    Offered,
+    /// It has its place already.
+    Placed,
+    /// People gave it a code, which stands.
+    Coded,
+    /// The code waits for another device.
+    Taken,
+    Unknown,
+}
+
+impl ClaimOutcome {
+    /// As the database says it.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        match text {
+            "offered" => Self::Offered,
+            "placed" => Self::Placed,
+            "coded" => Self::Coded,
+            "taken" => Self::Taken,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Why it is not as the device wanted; none where it is.
+    #[must_use]
+    pub fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Offered => None,
+            Self::Placed => {
+                Some("the device has its place: it is moved by who may, and not claimed")
+            }
+            Self::Coded => Some("the device was given a claim code by people, which stands"),
+            Self::Taken => Some("another device waits with this code"),
+            Self::Unknown => Some("unknown or disabled device"),
+        }
+    }
+}
+
 /// Where batches go. One for each lane, used by one task.
 pub trait Sink: Send + 'static {
     /// What of a batch can be prepared while another is being stored, and what that takes.
@@ -94,4 +135,16 @@ pub trait Sink: Send + 'static {
         batch: &mut Batch,
         form: Self::Form,
     ) -> impl Future<Output = Result<StoreOutcome, SinkError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_database_says_is_an_outcome() {
+        for (text, refusal) in [("offered", false), ("placed", true), ("new word", true)] {
+            assert_eq!(ClaimOutcome::of(text).refusal().is_some(), refusal);
+        }
+    }
 }

@@ -6,10 +6,6 @@
 //! disabled device.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -18,11 +14,15 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::child_names::{CalledAs, ChildNames};
 use super::profiles::{DeviceProfile, Format, ModbusAddress, ProfileRecord};
 use super::tokens::{TokenHash, TokenOwners};
 use super::window::Watermark;
 use crate::event::RejectCode;
 
+pub use snapshot::SnapshotError;
+
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -43,9 +43,23 @@ pub struct DeviceRecord {
     /// Where it answers, when it is polled.
     #[serde(default)]
     pub modbus: Option<Box<ModbusAddress>>,
+    /// What a child is called by its gateway; none for other devices, and in snapshots of older releases.
+    #[serde(default)]
+    pub name: Option<Box<str>>,
+    #[serde(default)]
+    pub serial_number: Option<Box<str>>,
 }
 
 impl DeviceRecord {
+    fn called_as(&self) -> Option<CalledAs<'_>> {
+        Some(CalledAs {
+            child: self.id,
+            gateway: self.gateway_id?,
+            name: self.name.as_deref(),
+            serial_number: self.serial_number.as_deref(),
+        })
+    }
+
     fn token(&self) -> Option<(TokenHash, Uuid)> {
         self.token_hash.map(|hash| (hash, self.id))
     }
@@ -96,16 +110,6 @@ pub enum Reachability {
 #[error("unknown device, wrong token, or disabled device")]
 pub struct AuthenticationFailed;
 
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    #[error("registry snapshot: {0}")]
-    Io(#[from] io::Error),
-    #[error("registry snapshot cannot be read; it is made anew once the database answers: {0}")]
-    Decode(#[from] rmp_serde::decode::Error),
-    #[error("registry snapshot: {0}")]
-    Encode(#[from] rmp_serde::encode::Error),
-}
-
 type Devices = HashMap<Uuid, DeviceRecord, foldhash::fast::RandomState>;
 
 /// A profile with what it was read from.
@@ -116,13 +120,6 @@ struct KnownProfile {
 
 type Profiles = HashMap<Uuid, KnownProfile, foldhash::fast::RandomState>;
 
-/// What the snapshot holds; that of an older version is a list of devices alone.
-#[derive(Serialize, Deserialize)]
-struct Snapshot<Device, Profile> {
-    devices: Vec<Device>,
-    profiles: Vec<Profile>,
-}
-
 #[derive(Default)]
 pub struct DeviceRegistry {
     devices: RwLock<Option<Devices>>,
@@ -132,6 +129,8 @@ pub struct DeviceRegistry {
     profiles: RwLock<Profiles>,
     /// Told when what is polled may have changed.
     polling: watch::Sender<()>,
+    /// As `owners`.
+    children: RwLock<ChildNames>,
 }
 
 impl DeviceRegistry {
@@ -153,6 +152,12 @@ impl DeviceRegistry {
 
     fn write_owners(&self) -> RwLockWriteGuard<'_, TokenOwners> {
         self.owners.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_children(&self) -> RwLockWriteGuard<'_, ChildNames> {
+        self.children
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False until a snapshot or the database was read: nobody can be told from a stranger before.
@@ -223,6 +228,31 @@ impl DeviceRegistry {
             Some(device) if device.gateway_id == Some(gateway) && device.is_enabled => Ok(()),
             Some(_) => Err(RejectCode::ForbiddenDevice),
         }
+    }
+
+    /// The child that `gateway` calls by this name or serial number, if it may speak for it.
+    #[must_use]
+    pub fn child_of(&self, gateway: Uuid, name: &str) -> Option<Uuid> {
+        let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        let child = children.child(gateway, name)?;
+        drop(children);
+        self.may_speak_for(gateway, child).ok().map(|()| child)
+    }
+
+    /// Who speaks for a device; none for one that speaks for itself.
+    #[must_use]
+    pub fn gateway_of(&self, device: Uuid) -> Option<Uuid> {
+        let devices = self.read();
+        devices.as_ref()?.get(&device)?.gateway_id
+    }
+
+    /// What a child is called, and the gateway that calls it so; none for what is no child.
+    #[must_use]
+    pub fn gateway_and_name_of(&self, child: Uuid) -> Option<(Uuid, Box<str>)> {
+        let devices = self.read();
+        let device = devices.as_ref()?.get(&child)?;
+        let name = device.name.clone().or_else(|| device.serial_number.clone());
+        Some((device.gateway_id?, name?))
     }
 
     /// May events of `device` be taken from a service that speaks for it?
@@ -329,8 +359,10 @@ impl DeviceRegistry {
             .collect();
         let tokens = fresh.values().filter_map(DeviceRecord::token);
         let owners = TokenOwners::of(tokens);
+        let children = ChildNames::of(fresh.values().filter_map(DeviceRecord::called_as));
         let stale = self.write().replace(fresh);
         *self.write_owners() = owners;
+        *self.write_children() = children;
         let Some(stale) = stale else {
             self.polling.send_replace(());
             return Vec::new();
@@ -366,11 +398,18 @@ impl DeviceRegistry {
             return Vec::new();
         };
         let mut owners = self.write_owners();
+        let mut children = self.write_children();
         let mut cut = Vec::new();
         let mut is_polling_changed = false;
         for id in ids {
             let new = fresh.remove(id);
             let old = devices.remove(id);
+            if let Some(child) = old.as_ref().and_then(DeviceRecord::called_as) {
+                children.remove(&child);
+            }
+            if let Some(child) = new.as_ref().and_then(DeviceRecord::called_as) {
+                children.add(&child);
+            }
             if let Some((hash, _)) = old.as_ref().and_then(DeviceRecord::token) {
                 owners.remove(&hash, *id);
             }
@@ -414,60 +453,6 @@ impl DeviceRegistry {
                 (device.epoch, device.last_seq) = (latest.epoch, latest.seq);
             }
         }
-    }
-
-    /// Writes the snapshot so that a crash leaves the old one or the new one, readable by its owner only.
-    ///
-    /// # Errors
-    /// [`SnapshotError`]; the snapshot that was there stays.
-    pub fn save(&self, path: &Path) -> Result<(), SnapshotError> {
-        let bytes = {
-            let devices = self.read();
-            let Some(devices) = devices.as_ref() else {
-                return Ok(());
-            };
-            let profiles = self.read_profiles();
-            rmp_serde::to_vec(&Snapshot {
-                devices: devices.values().collect(),
-                profiles: profiles.values().map(|known| &known.record).collect(),
-            })?
-        };
-        let fresh = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        path.parent()
-            .map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
-        Ok(())
-    }
-
-    /// Reads the snapshot, if there is one.
-    ///
-    /// # Errors
-    /// [`SnapshotError`] when it is there and cannot be read.
-    pub fn restore(&self, path: &Path) -> Result<(), SnapshotError> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let snapshot = rmp_serde::from_slice(&bytes);
-        let snapshot: Snapshot<DeviceRecord, ProfileRecord> = snapshot.or_else(|error| {
-            let devices = rmp_serde::from_slice(&bytes).map_err(|_| error)?;
-            Ok::<_, rmp_serde::decode::Error>(Snapshot {
-                devices,
-                profiles: Vec::new(),
-            })
-        })?;
-        self.replace_profiles(None, snapshot.profiles);
-        self.replace_all(snapshot.devices);
-        Ok(())
     }
 }
 

@@ -14,15 +14,19 @@ use super::codec::{
     Packet, Publish, Qos, ReasonCode, Version, decode, split, write_connack, write_disconnect,
     write_pingresp,
 };
-use super::deliveries::{Deliveries, TooLarge};
+use super::deliveries::Deliveries;
+use super::dialogue::{Dialogue, Said};
 use super::end::{End, internal, not_kept, protocol_error, say_end, shutting_down};
-use super::greeting::{Connected, OwnedWill, Refused, greet};
-use super::in_flight::{InFlight, Waiting};
+use super::greeting::{Connected, Greeted, OwnedWill, Refused, greet};
+use super::in_flight::{Answer, InFlight, Waiting};
+use super::newcomer::serve_newcomer;
 use super::publications::{Message, Publications, Taking, Turn};
-use super::topics::TopicAliases;
+use super::thingsboard::GATEWAY_ATTRIBUTES;
+use super::topics::{Channel, TopicAliases};
 use crate::config::{BUSY_RETRY_AFTER, WRITE_TIMEOUT};
 use crate::inbound::awaited::Awaited;
 use crate::inbound::buffered::Buffered;
+use crate::inbound::formats::thingsboard::gateway_update;
 use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
@@ -36,7 +40,18 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
     let mut socket = Buffered::new(stream);
     match greet(node, &mut socket, peer).await {
         // Boxed: it lives as long as the connection, and the greeting's state need not.
-        Ok(connected) => Box::pin(Connection::new(node, socket, connected).run()).await,
+        Ok(Greeted::Device(connected)) => {
+            Box::pin(Connection::new(node, socket, connected, peer).run()).await;
+        }
+        Ok(Greeted::Newcomer(version)) => {
+            let end = Box::pin(serve_newcomer(node, &mut socket, version)).await;
+            let write = |out: &mut Vec<u8>, reason, message: &str| {
+                if version == Version::V5 {
+                    write_disconnect(out, reason, message);
+                }
+            };
+            say_end(node, &mut socket, &end, write).await;
+        }
         Err(Refused { version, end }) => {
             let write = |out: &mut Vec<u8>, reason, message: &str| {
                 if let Some(version) = version {
@@ -63,6 +78,7 @@ struct Connection<'a, S> {
     aliases: TopicAliases,
     in_flight: InFlight,
     deliveries: Deliveries,
+    dialogue: Dialogue,
     /// A publication waits to be taken, so nothing more is read.
     is_held: bool,
     /// It is tried again then.
@@ -71,7 +87,8 @@ struct Connection<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
-    fn new(node: &'a Node, socket: Buffered<S>, connected: Connected) -> Self {
+    fn new(node: &'a Node, socket: Buffered<S>, connected: Connected, peer: Peer) -> Self {
+        let device_id = connected.device_id;
         Self {
             node,
             socket,
@@ -82,10 +99,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             commands: connected.commands,
             presence: connected.presence,
             session: connected.session,
-            publications: Publications::new(node, connected.device_id, connected.known),
+            publications: Publications::new(node, device_id, connected.known, peer),
             aliases: TopicAliases::default(),
             in_flight: InFlight::default(),
             deliveries: Deliveries::new(connected.version, connected.limits),
+            dialogue: Dialogue::new(node, device_id),
             is_held: false,
             paused_until: None,
             idle_deadline: Instant::now() + connected.idle_timeout,
@@ -135,6 +153,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 () = self.node.stopping.cancelled() => return Err(shutting_down()),
                 outcome = self.in_flight.first_outcome(), if !self.in_flight.is_empty() => self.acknowledge(outcome)?,
                 command = self.commands.next(), if self.deliveries.has_room() => self.queue_commands(command),
+                said = self.dialogue.next(), if self.deliveries.has_packet_id() => self.tell(said),
                 is_open = self.socket.fill(), if may_read => {
                     if !is_open? {
                         return Err(End::Gone);
@@ -203,7 +222,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Packet::Puback { packet_id } => self.deliveries.acknowledge(*packet_id),
             Packet::Subscribe(subscribe) => {
                 let out = &mut self.socket.outgoing;
-                self.deliveries.subscribe(subscribe, out);
+                for channel in self.deliveries.subscribe(subscribe, out) {
+                    self.dialogue.follow(channel);
+                }
             }
             Packet::Unsubscribe(unsubscribe) => {
                 let out = &mut self.socket.outgoing;
@@ -241,24 +262,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             window: &mut self.session.window,
             commands: &self.commands,
             deliveries: &self.deliveries,
+            dialogue: &mut self.dialogue,
             is_idle: self.in_flight.is_empty(),
         };
-        match self.publications.take(message, turn)? {
-            Taking::InFlight { awaited, answer } => {
-                self.in_flight.push(Waiting {
-                    read_at: std::time::Instant::now(),
-                    packet_id: publish.packet_id,
-                    awaited,
-                    answer,
-                });
-                Ok(true)
-            }
-            Taking::AfterInFlight => Ok(false),
+        let (awaited, asked, answer) = match self.publications.take(message, turn)? {
+            Taking::InFlight { awaited, answer } => (awaited, None, answer),
+            Taking::Asked(asked) => (Awaited::Duplicate, Some(asked), Answer::SUCCESS),
+            Taking::AfterInFlight => return Ok(false),
             Taking::JournalFull => {
                 self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
-                Ok(false)
+                return Ok(false);
             }
-        }
+        };
+        self.in_flight.push(Waiting {
+            read_at: std::time::Instant::now(),
+            packet_id: publish.packet_id,
+            awaited,
+            asked,
+            answer,
+        });
+        Ok(true)
     }
 
     /// The first publication in flight is decided; those behind it that are decided too are acknowledged in the same go.
@@ -291,6 +314,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 noted.map_err(|_| internal())?;
             }
             Awaited::Duplicate => {}
+        }
+        if waiting.answer.is_to_be_repeated && self.version == Version::V311 {
+            let message = waiting.answer.message.clone().unwrap_or_default();
+            return Err(End::Error(ReasonCode::ServerBusy, message));
         }
         let out = &mut self.socket.outgoing;
         waiting.acknowledge(out, self.version, self.wants_problem_information);
@@ -329,6 +356,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             window: &mut self.session.window,
             commands: &self.commands,
             deliveries: &self.deliveries,
+            dialogue: &mut self.dialogue,
             is_idle: true,
         };
         let taken = self.publications.take_will(&will, turn);
@@ -341,6 +369,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             read_at: std::time::Instant::now(),
             packet_id: None,
             awaited,
+            asked: None,
             answer,
         };
         let outcome = waiting.awaited.outcome().await;
@@ -371,15 +400,52 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Queues a command and those that wait behind it; [`Self::flush`] writes them.
     fn queue_commands(&mut self, first: Command) {
+        let own = self.publications.intake.device_id;
+        let child_name = |child| {
+            let (gateway, name) = self.node.registry.gateway_and_name_of(child)?;
+            (gateway == own).then_some(name)
+        };
         let mut next = Some(first);
         while let Some(command) = next {
-            let queued = self.deliveries.queue(&mut self.socket.outgoing, &command);
-            if let Err(TooLarge) = queued {
-                let message = "the command is larger than the device takes; nothing was written";
-                self.commands.refuse(&command.request_id, message);
+            let out = &mut self.socket.outgoing;
+            if let Err(not_sent) = self.deliveries.queue(out, &command, &child_name) {
+                self.commands.refuse(&command.request_id, not_sent.as_str());
             }
             let has_room = self.deliveries.has_room();
             next = has_room.then(|| self.commands.try_next()).flatten();
+        }
+    }
+
+    /// Queues what is told beside commands.
+    fn tell(&mut self, said: Said) {
+        let out = &mut self.socket.outgoing;
+        let own = self.publications.intake.device_id;
+        match said {
+            Said::Answer {
+                channel,
+                topic,
+                payload,
+            } => {
+                let payload = payload.to_string();
+                self.deliveries
+                    .tell(out, channel, &topic, payload.as_bytes());
+            }
+            Said::Desired { of, changes } if of == own => {
+                let payload = changes.to_string();
+                for (channel, topic) in self.deliveries.desired_topics() {
+                    self.deliveries
+                        .tell(out, channel, topic, payload.as_bytes());
+                }
+            }
+            Said::Desired { of, changes } => {
+                let now = self.node.registry.gateway_and_name_of(of);
+                if let Some((_, name)) = now.filter(|(gateway, _)| *gateway == own) {
+                    let payload = gateway_update(&name, &changes).to_string();
+                    let channel = Channel::GatewayDesired;
+                    self.deliveries
+                        .tell(out, channel, GATEWAY_ATTRIBUTES, payload.as_bytes());
+                }
+            }
         }
     }
 }

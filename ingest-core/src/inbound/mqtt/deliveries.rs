@@ -6,14 +6,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::codec::{
     Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, write_publish, write_suback,
     write_unsuback,
 };
-use super::thingsboard::request_message;
+use super::thingsboard::GATEWAY_RPC;
 use super::topics::{Channel, channel_of, command_topic};
 use crate::config::COMMANDS_PER_DEVICE_MAX;
 use crate::event::metadata_to_json;
+use crate::inbound::formats::thingsboard::{gateway_request, request_message};
 use crate::pipeline::commands::Command;
 
 /// Commands written in one go; between two goes the device's own packets have their turn.
@@ -37,15 +40,36 @@ impl Limits {
     }
 }
 
-/// The command is larger than the client takes.
+/// What a child of the gateway that is connected is called.
+pub type ChildName<'a> = &'a dyn Fn(Uuid) -> Option<Box<str>>;
+
+/// Why a command is not sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooLarge;
+pub enum NotSent {
+    TooLarge,
+    /// The client has subscribed to commands for its children alone.
+    NotForChild,
+}
+
+impl NotSent {
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "the command is larger than the device takes; nothing was written",
+            Self::NotForChild => {
+                "the gateway hears commands for its children alone, and this one names none by device_id; nothing was written"
+            }
+        }
+    }
+}
 
 pub struct Deliveries {
     version: Version,
     limits: Limits,
-    /// While there is one.
+    /// By which commands come, while there is one.
     subscription: Option<(Channel, Qos)>,
+    /// All others.
+    heard: Vec<(Channel, Qos)>,
     numbered: VecDeque<(u32, Arc<str>)>,
     last_number: u32,
     /// Packet identifiers of messages that were not acknowledged.
@@ -61,6 +85,7 @@ impl Deliveries {
             version,
             limits,
             subscription: None,
+            heard: Vec::new(),
             numbered: VecDeque::new(),
             last_number: 0,
             unacknowledged: Vec::new(),
@@ -69,77 +94,138 @@ impl Deliveries {
         }
     }
 
-    /// Answers each filter; of several that are granted the commands come by the last one.
-    pub fn subscribe(&mut self, subscribe: &Subscribe<'_>, out: &mut Vec<u8>) {
+    /// Answers each filter; of several that are granted the commands come by the last one. Returns what is heard now.
+    pub fn subscribe(&mut self, subscribe: &Subscribe<'_>, out: &mut Vec<u8>) -> Vec<Channel> {
         let (version, packet_id) = (self.version, subscribe.packet_id);
+        let mut granted = Vec::new();
         let answers = subscribe.subscriptions().map(|asked| {
             let channel = channel_of(asked.filter)?;
-            let granted = asked.qos.min(Qos::AtLeastOnce);
-            self.subscription = Some((channel, granted));
-            Ok(granted)
+            let qos = asked.qos.min(Qos::AtLeastOnce);
+            if channel.is_of_commands() {
+                self.subscription = Some((channel, qos));
+            } else {
+                self.heard.retain(|(known, _)| *known != channel);
+                self.heard.push((channel, qos));
+            }
+            granted.push(channel);
+            Ok(qos)
         });
         write_suback(out, version, packet_id, answers);
+        granted
     }
 
     pub fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>, out: &mut Vec<u8>) {
         let (version, packet_id) = (self.version, unsubscribe.packet_id);
         let answers = unsubscribe.filters().map(|filter| {
-            let unsubscribed = channel_of(filter).ok();
-            let subscribed = self.subscription.map(|(channel, _)| channel);
-            if unsubscribed.is_none() || unsubscribed != subscribed {
+            let Ok(channel) = channel_of(filter) else {
+                return ReasonCode::NoSubscriptionExisted;
+            };
+            let before = self.heard.len();
+            self.heard.retain(|(known, _)| *known != channel);
+            if self.subscription.map(|(known, _)| known) == Some(channel) {
+                self.subscription = None;
+            } else if self.heard.len() == before {
                 return ReasonCode::NoSubscriptionExisted;
             }
-            self.subscription = None;
             ReasonCode::Success
         });
         write_unsuback(out, version, packet_id, answers);
     }
 
+    fn qos_of(&self, channel: Channel) -> Option<Qos> {
+        let mut heard = self.heard.iter();
+        heard
+            .find(|(known, _)| *known == channel)
+            .map(|(_, qos)| *qos)
+    }
+
     /// May the device be given a command?
     pub fn has_room(&self) -> bool {
-        let has_packet_id = match self.subscription.map(|(_, qos)| qos) {
-            None => false,
-            Some(Qos::AtMostOnce) => true,
-            Some(Qos::AtLeastOnce | Qos::ExactlyOnce) => {
-                self.unacknowledged.len() < self.limits.receive_maximum
-            }
-        };
-        has_packet_id && self.unwritten.len() < COMMANDS_PER_WRITE_MAX
+        let of_children = self.qos_of(Channel::GatewayRpc);
+        let own = self.subscription.map(|(_, qos)| qos);
+        let mut subscribed = [own, of_children].into_iter().flatten().peekable();
+        subscribed.peek().is_some()
+            && subscribed.all(|qos| qos == Qos::AtMostOnce || self.has_packet_id())
+            && self.unwritten.len() < COMMANDS_PER_WRITE_MAX
+    }
+
+    /// May the device be told anything else?
+    pub fn has_packet_id(&self) -> bool {
+        self.unacknowledged.len() < self.limits.receive_maximum
     }
 
     /// Queues a command for the socket.
     ///
     /// # Errors
-    /// [`TooLarge`]; nothing was queued.
-    pub fn queue(&mut self, out: &mut Vec<u8>, command: &Command) -> Result<(), TooLarge> {
-        let (channel, qos) = (self.subscription).unwrap_or((Channel::Commands, Qos::AtMostOnce));
+    /// [`NotSent`]; nothing was queued.
+    pub fn queue(
+        &mut self,
+        out: &mut Vec<u8>,
+        command: &Command,
+        child_name: ChildName<'_>,
+    ) -> Result<(), NotSent> {
+        let for_child = self.qos_of(Channel::GatewayRpc).and_then(|qos| {
+            let name = child_name(child_of(command)?)?;
+            Some((qos, name))
+        });
+        let own = self.subscription;
+        let (topic, payload, qos) = match (for_child, own) {
+            (Some((qos, name)), _) => {
+                let number = self.number(&command.request_id);
+                let kind = &command.command_type;
+                let payload = gateway_request(&name, number, kind, &params(command));
+                (GATEWAY_RPC.to_owned(), payload, qos)
+            }
+            (None, Some((Channel::Rpc { topic }, qos))) => {
+                let number = self.number(&command.request_id);
+                let payload = request_message(&command.command_type, &params(command));
+                (format!("{topic}{number}"), payload, qos)
+            }
+            (None, Some((_, qos))) => (command_topic(&command.request_id), message(command), qos),
+            (None, None) => return Err(NotSent::NotForChild),
+        };
+        if !self.write(out, &topic, &payload, qos) {
+            return Err(NotSent::TooLarge);
+        }
+        self.unwritten.push(Arc::clone(&command.request_id));
+        Ok(())
+    }
+
+    /// Queues what is told beside commands, where it is heard. What is larger than the client takes is not told.
+    pub fn tell(&mut self, out: &mut Vec<u8>, channel: Channel, topic: &str, payload: &[u8]) {
+        if let Some(qos) = self.qos_of(channel) {
+            self.write(out, topic, payload, qos);
+        }
+    }
+
+    /// Where what is desired of the connected device is heard.
+    pub fn desired_topics(&self) -> Vec<(Channel, &'static str)> {
+        let heard = self.heard.iter().filter_map(|(channel, _)| match channel {
+            Channel::Desired { topic } => Some((*channel, *topic)),
+            _ => None,
+        });
+        heard.collect()
+    }
+
+    /// False when it is larger than the client takes.
+    fn write(&mut self, out: &mut Vec<u8>, topic: &str, payload: &[u8], qos: Qos) -> bool {
         let packet_id = match qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce | Qos::ExactlyOnce => Some(self.free_packet_id()),
         };
-        let (topic, payload) = match channel {
-            Channel::Commands => (command_topic(&command.request_id), message(command)),
-            Channel::Rpc { topic } => {
-                let number = self.number(&command.request_id);
-                let params = params(command);
-                let payload = request_message(&command.command_type, &params);
-                (format!("{topic}{number}"), payload)
-            }
-        };
         let before = out.len();
         let publication = Publication {
-            topic: &topic,
-            payload: &payload,
+            topic,
+            payload,
             packet_id,
         };
         let packet_bytes = write_publish(out, self.version, &publication);
         if packet_bytes > self.limits.packet_bytes_max {
             out.truncate(before);
-            return Err(TooLarge);
+            return false;
         }
         self.unacknowledged.extend(packet_id);
-        self.unwritten.push(Arc::clone(&command.request_id));
-        Ok(())
+        true
     }
 
     /// The commands that were written since the last time.
@@ -198,6 +284,12 @@ fn message(command: &Command) -> Vec<u8> {
     out
 }
 
+/// The child that a command for a gateway is meant for.
+fn child_of(command: &Command) -> Option<Uuid> {
+    let params: serde_json::Value = serde_json::from_slice(&params(command)).ok()?;
+    Uuid::try_parse(params.get("device_id")?.as_str()?).ok()
+}
+
 /// The parameters as JSON.
 fn params(command: &Command) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * command.params.len());
@@ -211,7 +303,6 @@ fn params(command: &Command) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
-    use uuid::Uuid;
 
     use super::super::codec::{Packet, decode, split};
     use super::*;
@@ -227,6 +318,10 @@ mod tests {
         }
     }
 
+    fn nobody(_: Uuid) -> Option<Box<str>> {
+        None
+    }
+
     fn deliveries(receive_maximum: u16, packet_bytes_max: Option<u32>) -> Deliveries {
         let limits = Limits::new(receive_maximum, packet_bytes_max);
         let mut deliveries = Deliveries::new(Version::V5, limits);
@@ -237,7 +332,7 @@ mod tests {
     #[test]
     fn a_command_is_published_whole_and_named_once_it_is_written() {
         let (mut deliveries, mut out) = (deliveries(9, None), Vec::new());
-        deliveries.queue(&mut out, &command()).unwrap();
+        deliveries.queue(&mut out, &command(), &nobody).unwrap();
         let raw = split(&out, 1 << 20).unwrap().unwrap();
         let Ok(Packet::Publish(publish)) = decode(raw, Version::V5) else {
             panic!()
@@ -258,7 +353,7 @@ mod tests {
         let (mut deliveries, mut out) = (deliveries(2, None), Vec::new());
         for _ in 0..2 {
             assert!(deliveries.has_room());
-            deliveries.queue(&mut out, &command()).unwrap();
+            deliveries.queue(&mut out, &command(), &nobody).unwrap();
         }
         assert!(!deliveries.has_room());
         deliveries.acknowledge(9);
@@ -280,7 +375,7 @@ mod tests {
         deliveries.subscription = Some((Channel::Rpc { topic }, Qos::AtMostOnce));
         for number in 1..=70 {
             out.clear();
-            deliveries.queue(&mut out, &command()).unwrap();
+            deliveries.queue(&mut out, &command(), &nobody).unwrap();
             let topic = format!("v2/r/req/{number}");
             assert_eq!(out.get(4..4 + topic.len()), Some(topic.as_bytes()));
         }
@@ -292,9 +387,48 @@ mod tests {
     }
 
     #[test]
+    fn a_command_for_a_child_goes_where_the_gateway_hears_of_its_children() {
+        let (mut deliveries, mut out) = (deliveries(9, None), Vec::new());
+        let child = Uuid::from_u128(5);
+        let name = |id| (id == child).then(|| "lamp".into());
+        let params = rmp_serde::to_vec(&serde_json::json!({"device_id": child, "on": true}));
+        let for_child = Command {
+            params: params.unwrap(),
+            ..command()
+        };
+        deliveries.queue(&mut out, &for_child, &name).unwrap();
+        assert!(out.windows(15).any(|part| part == b"hse/v1/commands"));
+        deliveries
+            .heard
+            .push((Channel::GatewayRpc, Qos::AtMostOnce));
+        out.clear();
+        deliveries.queue(&mut out, &for_child, &name).unwrap();
+        let expected = br#"{"data":{"id":1,"method":"set","params":{"on":true}},"device":"lamp"}"#;
+        assert!(out.ends_with(expected));
+        deliveries.subscription = None;
+        assert!(deliveries.has_room());
+        let other = deliveries.queue(&mut out, &command(), &name);
+        assert_eq!(other, Err(NotSent::NotForChild));
+    }
+
+    #[test]
+    fn what_is_told_beside_commands_is_told_where_it_is_heard() {
+        let (mut deliveries, mut out) = (deliveries(9, None), Vec::new());
+        let topic = "v1/devices/me/attributes/response/";
+        let channel = Channel::Responses { topic };
+        deliveries.tell(&mut out, channel, "x/1", b"{}");
+        assert!(out.is_empty());
+        deliveries.heard.push((channel, Qos::AtLeastOnce));
+        deliveries.tell(&mut out, channel, "x/1", b"{}");
+        assert!(out.ends_with(b"{}"));
+        assert_eq!(deliveries.unacknowledged, [1]);
+    }
+
+    #[test]
     fn what_is_too_large_for_the_device_is_not_written() {
         let (mut deliveries, mut out) = (deliveries(9, Some(50)), Vec::new());
-        assert_eq!(deliveries.queue(&mut out, &command()), Err(TooLarge));
+        let queued = deliveries.queue(&mut out, &command(), &nobody);
+        assert_eq!(queued, Err(NotSent::TooLarge));
         assert!(out.is_empty() && deliveries.written().next().is_none());
     }
 }

@@ -13,6 +13,7 @@ use super::codec::{
 };
 use super::deliveries::Limits;
 use super::end::{End, protocol_error, shutting_down};
+use super::newcomer::USERNAME;
 use super::topics::TOPIC_ALIAS_MAXIMUM;
 use crate::config::WRITE_TIMEOUT;
 use crate::inbound::buffered::Buffered;
@@ -25,7 +26,14 @@ use crate::pipeline::sessions::Session;
 use crate::pipeline::window::Watermark;
 
 /// Room for any CONNECT with names, a token and a short will, and no more.
-const CONNECT_BYTES_MAX: u32 = 4096;
+pub const CONNECT_BYTES_MAX: u32 = 4096;
+
+/// Who has connected.
+pub enum Greeted {
+    Device(Connected),
+    /// A stranger that wants to become a device.
+    Newcomer(Version),
+}
 
 /// A device that has shown who it is.
 pub struct Connected {
@@ -70,7 +78,7 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Node,
     socket: &mut Buffered<S>,
     peer: Peer,
-) -> Result<Connected, Refused> {
+) -> Result<Greeted, Refused> {
     let hello_timeout = Duration::from_secs(node.config.hello_timeout_s);
     let said = tokio::select! {
         () = node.stopping.cancelled() => return Err(shutting_down().into()),
@@ -78,9 +86,13 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
             said.unwrap_or_else(|_| Err(protocol_error("no CONNECT in time").into()))?
         }
     };
+    let said = match said {
+        Heard::Device(said) => said,
+        Heard::Newcomer(version) => return Ok(Greeted::Newcomer(version)),
+    };
     let version = said.version;
     let connected = take_device(node, socket, peer, said).await;
-    connected.map_err(|end| Refused {
+    connected.map(Greeted::Device).map_err(|end| Refused {
         version: Some(version),
         end,
     })
@@ -138,6 +150,11 @@ fn idle_timeout(keep_alive_s: u16) -> Duration {
 }
 
 /// A CONNECT that was let in.
+enum Heard {
+    Device(Said),
+    Newcomer(Version),
+}
+
 struct Said {
     version: Version,
     device_id: Uuid,
@@ -153,7 +170,7 @@ struct Said {
 async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Node,
     socket: &mut Buffered<S>,
-) -> Result<Said, Refused> {
+) -> Result<Heard, Refused> {
     loop {
         let unused = socket.received.get(socket.used..).unwrap_or_default();
         if let Some(raw) = split(unused, CONNECT_BYTES_MAX).map_err(End::from)? {
@@ -164,12 +181,12 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
                 .mqtt_packets
                 .get_or_create(&Kind { kind })
                 .inc();
-            let said = admit(node, &connect).map_err(|end| Refused {
+            let heard = admit(node, &connect).map_err(|end| Refused {
                 version: Some(connect.version),
                 end,
             })?;
             socket.used += packet_bytes;
-            return Ok(said);
+            return Ok(heard);
         }
         if !socket.fill().await.map_err(End::from)? {
             return Err(End::Gone.into());
@@ -190,7 +207,7 @@ fn refused_unread(error: CodecError) -> Refused {
     }
 }
 
-fn admit(node: &Node, connect: &Connect<'_>) -> Result<Said, End> {
+fn admit(node: &Node, connect: &Connect<'_>) -> Result<Heard, End> {
     let refused = |reason, message: &str| Err(End::Error(reason, message.to_owned()));
     if connect.authentication_method.is_some() {
         return refused(
@@ -215,9 +232,15 @@ fn admit(node: &Node, connect: &Connect<'_>) -> Result<Said, End> {
             "the device registry is not loaded yet: try again",
         );
     }
+    let has_password = connect
+        .password
+        .is_some_and(|password| !password.is_empty());
+    if connect.username == Some(USERNAME) && !has_password {
+        return Ok(Heard::Newcomer(connect.version));
+    }
     let (device_id, token, known) = authenticate(node, connect).map_err(|_| auth_failed())?;
     debug!(%device_id, client_id = connect.client_id, "connect");
-    Ok(Said {
+    Ok(Heard::Device(Said {
         version: connect.version,
         device_id,
         token: token.to_owned(),
@@ -230,7 +253,7 @@ fn admit(node: &Node, connect: &Connect<'_>) -> Result<Said, End> {
         }),
         limits: Limits::new(connect.receive_maximum, connect.packet_bytes_max),
         wants_problem_information: connect.wants_problem_information,
-    })
+    }))
 }
 
 /// The user name is the device and the password its token; or the user name alone is the token, and says who it is.

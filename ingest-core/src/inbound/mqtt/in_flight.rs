@@ -1,6 +1,7 @@
 //! Publications that wait for the journal, in the order in which they came, which is that of their PUBACKs.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::Instant;
 
 use super::codec::{ReasonCode, Version, write_puback};
@@ -12,13 +13,36 @@ use crate::journal::AppendError;
 pub struct Answer {
     pub reason: ReasonCode,
     pub message: Option<String>,
+    /// Nothing was done for now. Version 3.1.1, which has no words for that, is left without an acknowledgement.
+    pub is_to_be_repeated: bool,
 }
+
+/// An answer that somebody else than the journal gives.
+pub type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 impl Answer {
     pub const SUCCESS: Self = Self {
         reason: ReasonCode::Success,
         message: None,
+        is_to_be_repeated: false,
     };
+
+    /// It was understood and is not done.
+    pub fn refusal(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: Some(message.into()),
+            is_to_be_repeated: false,
+        }
+    }
+
+    /// It cannot be done for now.
+    pub fn not_now(message: impl Into<String>) -> Self {
+        Self {
+            is_to_be_repeated: true,
+            ..Self::refusal(ReasonCode::UnspecifiedError, message)
+        }
+    }
 }
 
 /// A publication that waits for the journal's answer.
@@ -27,6 +51,8 @@ pub struct Waiting {
     /// None for QoS 0, which hears nothing.
     pub packet_id: Option<u16>,
     pub awaited: Awaited,
+    /// Becomes `answer`.
+    pub asked: Option<Asked>,
     pub answer: Answer,
 }
 
@@ -76,7 +102,13 @@ impl InFlight {
     /// The journal's answer for the first one. Pends when none waits. Cancel-safe.
     pub async fn first_outcome(&mut self) -> Result<(), AppendError> {
         match self.waiting.front_mut() {
-            Some(waiting) => waiting.awaited.outcome().await,
+            Some(waiting) => {
+                if let Some(asked) = &mut waiting.asked {
+                    waiting.answer = asked.await;
+                    waiting.asked = None;
+                }
+                waiting.awaited.outcome().await
+            }
             None => std::future::pending().await,
         }
     }

@@ -9,13 +9,15 @@
 //! publications  what becomes of a PUBLISH: events, a result, or a dead letter
 //! in_flight     publications that wait for the journal, and their PUBACKs in order
 //! deliveries    commands on their way to the device
-//! thingsboard   the topics and payloads of ThingsBoard's device API
+//! dialogue      what it asks and is told beside them
+//! thingsboard   the topics of ThingsBoard's device API; device_api: what becomes of what is published to them
+//! newcomer      a device that has no token yet and is let in with a key
 //! end           how a connection ends, and its last words
 //! ```
 //!
 //! **Topics.** `hse/v1/events` takes an event, a list of events, or `{"epoch", "first_seq", "events"}`, in the JSON form of HDP/1.
 //! `hse/v1/commands/{request_id}` brings a command to who subscribed to `hse/v1/commands/+`; its result goes to
-//! `hse/v1/results/{request_id}`. ThingsBoard's telemetry and RPC are taken beside them.
+//! `hse/v1/results/{request_id}`. ThingsBoard's device API is spoken beside them.
 //!
 //! **Invariants.**
 //! - PUBACK says durable, and PUBACKs leave in the order in which publications came. Numbered events are stored exactly once;
@@ -30,11 +32,15 @@
 pub mod codec;
 mod connection;
 mod deliveries;
+mod device_api;
+mod dialogue;
 mod end;
 mod greeting;
 mod in_flight;
+mod newcomer;
 mod publications;
 mod thingsboard;
 mod topics;
 
 pub use connection::serve;
+pub use newcomer::provision;

@@ -5,21 +5,27 @@ use uuid::Uuid;
 
 use super::codec::ReasonCode;
 use super::deliveries::Deliveries;
+use super::dialogue::Dialogue;
 use super::end::{End, internal};
 use super::greeting::OwnedWill;
-use super::in_flight::Answer;
-use super::thingsboard::{Telemetry, result_body};
+use super::in_flight::{Answer, Asked};
 use super::topics::Topic;
 use crate::event::msgpack::{write_map_len, write_str};
 use crate::event::{Event, RejectCode};
 use crate::frame::json::{MessageError, events_message, result_message};
 use crate::frame::{self, Events, Incoming, encode_event, kind};
 use crate::inbound::awaited::Awaited;
+use crate::inbound::formats::{
+    Decoded, FormatError, Told, json_mapping, senml, shelly, tasmota, zigbee2mqtt,
+};
 use crate::journal::AppendError;
 use crate::node::Node;
+use crate::pipeline::clock::now_us;
 use crate::pipeline::commands::CommandLink;
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::live::Peer;
+use crate::pipeline::profiles::Format;
 use crate::pipeline::results::Outcome;
 use crate::pipeline::unreadable::Unreadable;
 use crate::pipeline::window::{SequenceWindow, Watermark};
@@ -33,6 +39,8 @@ pub enum Taking {
         awaited: Awaited,
         answer: Answer,
     },
+    /// It is answered once this is known.
+    Asked(Asked),
     /// Nothing was: it is to be tried again once what is in flight is decided.
     AfterInFlight,
     /// Nothing was: the journal has no room.
@@ -41,9 +49,10 @@ pub enum Taking {
 
 /// One device's publications on their way into the journal.
 pub struct Publications<'a> {
-    node: &'a Node,
+    pub(super) node: &'a Node,
     pub intake: Intake,
     known: Watermark,
+    pub(super) peer: Peer,
 }
 
 /// A publication, or a will.
@@ -58,6 +67,7 @@ pub struct Turn<'c> {
     pub window: &'c mut SequenceWindow,
     pub commands: &'c CommandLink,
     pub deliveries: &'c Deliveries,
+    pub dialogue: &'c mut Dialogue,
     /// Nothing of this connection is on its way to the disk.
     pub is_idle: bool,
 }
@@ -82,6 +92,16 @@ impl From<Refusal> for Unfit {
     }
 }
 
+impl From<FormatError> for Unfit {
+    fn from(error: FormatError) -> Self {
+        let reason = match error {
+            FormatError::Topic => ReasonCode::TopicNameInvalid,
+            _ => ReasonCode::PayloadFormatInvalid,
+        };
+        Self::Unreadable(reason, error.to_string())
+    }
+}
+
 impl Unfit {
     /// The payload is not what its topic says.
     pub fn payload(why: impl ToString) -> Self {
@@ -91,12 +111,13 @@ impl Unfit {
 
 impl<'a> Publications<'a> {
     /// `known` is how far the registry says that the device's events were stored.
-    pub fn new(node: &'a Node, device_id: Uuid, known: Watermark) -> Self {
+    pub fn new(node: &'a Node, device_id: Uuid, known: Watermark, peer: Peer) -> Self {
         let intake = node.intake(Source::Mqtt, device_id);
         Self {
             node,
             intake,
             known,
+            peer,
         }
     }
 
@@ -105,7 +126,8 @@ impl<'a> Publications<'a> {
     /// # Errors
     /// How the connection ends: the journal takes nothing any more.
     pub fn take(&self, message: Message<'_>, turn: Turn<'_>) -> Result<Taking, End> {
-        let taken = match Topic::of(message.topic) {
+        let topic = Topic::of(message.topic);
+        let taken = match topic {
             Topic::Events => self.take_events(message, turn),
             Topic::Result { request_id } => {
                 let mut body = Vec::with_capacity(message.payload.len() + request_id.len());
@@ -113,17 +135,19 @@ impl<'a> Publications<'a> {
                     .map_err(Unfit::payload)
                     .and_then(|()| self.take_result(&body, turn))
             }
-            Topic::Telemetry => Telemetry::read(message.payload)
-                .and_then(|telemetry| self.take_unnumbered(&telemetry)),
-            Topic::RpcResponse { number } => match turn.deliveries.request_of(number) {
-                Some(request_id) => result_body(&request_id, message.payload)
-                    .and_then(|body| self.take_result(&body, turn)),
-                None => Err(Unfit::payload("no command was sent under this number")),
-            },
-            Topic::Unknown => Err(Unfit::Unreadable(
-                ReasonCode::TopicNameInvalid,
-                "nothing is published to this topic here".to_owned(),
-            )),
+            Topic::Senml
+            | Topic::Tasmota(_)
+            | Topic::Shelly(_)
+            | Topic::Zigbee(_)
+            | Topic::Unknown => {
+                let told = Told {
+                    topic: message.topic,
+                    payload: message.payload,
+                };
+                let decoded = self.read_other(&topic, told).map_err(Unfit::from);
+                decoded.and_then(|decoded| self.take_decoded(&decoded))
+            }
+            of_thingsboard => self.take_of_thingsboard(of_thingsboard, message, turn),
         };
         self.or_kept(message, taken)
     }
@@ -137,7 +161,7 @@ impl<'a> Publications<'a> {
             topic: &will.topic,
             payload: &will.payload,
         };
-        if Topic::of(message.topic) == Topic::Events {
+        if Topic::of(message.topic).is_of_events() {
             return self.take(message, turn);
         }
         let taken = match std::str::from_utf8(message.payload) {
@@ -157,10 +181,10 @@ impl<'a> Publications<'a> {
                     reason: &why,
                 };
                 let queued = self.intake.take_unreadable(&unreadable)?;
-                let message = Some(format!("kept as a dead letter: {why}"));
+                let message = format!("kept as a dead letter: {why}");
                 Ok(Taking::InFlight {
                     awaited: Awaited::Queued(queued),
-                    answer: Answer { reason, message },
+                    answer: Answer::refusal(reason, message),
                 })
             }
             other => Err(other),
@@ -211,7 +235,35 @@ impl<'a> Publications<'a> {
         }
     }
 
-    fn take_result(&self, body: &[u8], turn: Turn<'_>) -> Result<Taking, Unfit> {
+    /// Reads a message of a format that is not ours, by the device's profile where that says how.
+    fn read_other(&self, topic: &Topic<'_>, told: Told<'_>) -> Result<Decoded, FormatError> {
+        let (registry, own) = (&self.node.registry, self.intake.device_id);
+        let child_of = |name: &str| registry.child_of(own, name);
+        let profile = registry.profile_of(own);
+        let profile = profile.as_deref();
+        let by_profile = match profile.map(|profile| &profile.format) {
+            Some(Format::Json(json)) if topic.is_mapped() => Some(json_mapping::mapped(told, json)),
+            Some(Format::Senml) if *topic == Topic::Unknown => {
+                Some(senml::pack(told, now_us(), profile))
+            }
+            Some(Format::Unknown { reason }) if *topic == Topic::Unknown => {
+                Some(Err(FormatError::Profile(reason.clone())))
+            }
+            _ => None,
+        };
+        if let Some(Ok(decoded)) = by_profile {
+            return Ok(decoded);
+        }
+        match topic {
+            Topic::Senml => senml::pack(told, now_us(), profile),
+            Topic::Tasmota(topic) => tasmota::tasmota(*topic, told.payload),
+            Topic::Shelly(topic) => shelly::shelly(*topic, told.payload),
+            Topic::Zigbee(topic) => zigbee2mqtt::zigbee2mqtt(*topic, told, &child_of),
+            _ => by_profile.unwrap_or(Err(FormatError::Topic)),
+        }
+    }
+
+    pub(super) fn take_result(&self, body: &[u8], turn: Turn<'_>) -> Result<Taking, Unfit> {
         let decoded = frame::decode(kind::RESULT, body).map_err(Unfit::payload)?;
         let Incoming::Result(result) = decoded else {
             return Err(Unfit::payload("no result"));
@@ -252,18 +304,19 @@ impl<'a> Publications<'a> {
         };
         let mut encoded = Vec::with_capacity(metadata.len() + 32);
         encode_event(&event, &mut encoded);
-        self.take_unnumbered(&Telemetry {
+        self.take_decoded(&Decoded {
             num_events: 1,
             events: encoded,
         })
     }
 
-    fn take_unnumbered(&self, telemetry: &Telemetry) -> Result<Taking, Unfit> {
-        let num_events = telemetry.num_events;
+    /// Takes events without numbers.
+    pub(super) fn take_decoded(&self, decoded: &Decoded) -> Result<Taking, Unfit> {
+        let num_events = decoded.num_events;
         let events = Events {
             first_seq: 1,
             num_events,
-            events: frame::EventIter::new(&telemetry.events, num_events),
+            events: frame::EventIter::new(&decoded.events, num_events),
         };
         let taken = self.intake.take_apart(None, events);
         taking(taken.map_err(Unfit::payload)?)
@@ -302,8 +355,5 @@ fn answer(queued: &Queued) -> Answer {
         RejectCode::UnknownDevice | RejectCode::ForbiddenDevice => ReasonCode::NotAuthorized,
         _ => ReasonCode::PayloadFormatInvalid,
     };
-    Answer {
-        reason,
-        message: Some(message),
-    }
+    Answer::refusal(reason, message)
 }

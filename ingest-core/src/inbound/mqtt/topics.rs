@@ -4,9 +4,14 @@ use std::borrow::Cow;
 
 use super::codec::{CodecError, Publish, ReasonCode};
 use super::thingsboard;
+use crate::inbound::formats::shelly::ShellyTopic;
+use crate::inbound::formats::tasmota::TasmotaTopic;
+use crate::inbound::formats::zigbee2mqtt::ZigbeeTopic;
 
 /// Where a device publishes its events.
 const EVENTS: &str = "hse/v1/events";
+/// Where it publishes SenML.
+const SENML: &str = "hse/v1/senml";
 /// With the request id behind it.
 const RESULTS: &str = "hse/v1/results/";
 const COMMANDS: &str = "hse/v1/commands/";
@@ -24,12 +29,37 @@ pub enum Topic<'a> {
     Result {
         request_id: Cow<'a, str>,
     },
-    /// Events, as ThingsBoard has them.
+    /// The following are ThingsBoard's; a number is the device's own where it asks, and the core's where it answers.
     Telemetry,
+    /// What the device reports to be.
+    Attributes,
+    AttributeRequest {
+        number: &'a str,
+        responses: &'static str,
+    },
+    /// The device asks.
+    DeviceRpc {
+        number: &'a str,
+        responses: &'static str,
+    },
     /// The answer to a command that was sent under a number.
     RpcResponse {
         number: &'a str,
     },
+    Claim,
+    Provision,
+    GatewayConnect,
+    GatewayDisconnect,
+    GatewayTelemetry,
+    GatewayAttributes,
+    GatewayAttributeRequest,
+    GatewayRpcResponse,
+    GatewayClaim,
+    /// The following are other formats'.
+    Senml,
+    Tasmota(TasmotaTopic<'a>),
+    Shelly(ShellyTopic<'a>),
+    Zigbee(ZigbeeTopic<'a>),
     Unknown,
 }
 
@@ -41,13 +71,51 @@ impl<'a> Topic<'a> {
         } else if let Some(level) = topic.strip_prefix(RESULTS) {
             let request_id = unescaped(level);
             Self::Result { request_id }
-        } else if thingsboard::is_telemetry(topic) {
-            Self::Telemetry
-        } else if let Some(number) = thingsboard::response_number(topic) {
-            Self::RpcResponse { number }
         } else {
-            Self::Unknown
+            thingsboard::topic(topic).unwrap_or_else(|| Self::of_others(topic))
         }
+    }
+}
+
+impl<'a> Topic<'a> {
+    fn of_others(topic: &'a str) -> Self {
+        if topic == SENML {
+            return Self::Senml;
+        }
+        let zigbee = || ZigbeeTopic::of(topic).map(Self::Zigbee);
+        let tasmota = || TasmotaTopic::of(topic).map(Self::Tasmota);
+        let shelly = || ShellyTopic::of(topic).map(Self::Shelly);
+        zigbee()
+            .or_else(tasmota)
+            .or_else(shelly)
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// May the payload be read by the mapping of a profile? Where nothing of it is mapped, a format that is known by the topic
+    /// has its turn.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        matches!(
+            self,
+            Self::Tasmota(TasmotaTopic::Values)
+                | Self::Shelly(ShellyTopic::Notification | ShellyTopic::Status { .. })
+                | Self::Unknown
+        )
+    }
+
+    /// Does the payload say what its topic says, and nothing of a conversation?
+    #[must_use]
+    pub fn is_of_events(&self) -> bool {
+        matches!(
+            self,
+            Self::Events
+                | Self::Telemetry
+                | Self::Attributes
+                | Self::Senml
+                | Self::Tasmota(_)
+                | Self::Shelly(_)
+                | Self::Zigbee(_)
+        )
     }
 }
 
@@ -88,13 +156,36 @@ fn unescaped(level: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// How a device hears its commands.
+/// What a device hears by a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// Under their request ids.
+    /// Commands under their request ids.
     Commands,
-    /// Under numbers, which follow the topic.
-    Rpc { topic: &'static str },
+    /// Commands under numbers, which follow the topic.
+    Rpc {
+        topic: &'static str,
+    },
+    /// Commands for the children of a gateway.
+    GatewayRpc,
+    /// What it is desired to be.
+    Desired {
+        topic: &'static str,
+    },
+    /// What its children are desired to be.
+    GatewayDesired,
+    /// Answers to what it asks under numbers, which follow the topic.
+    Responses {
+        topic: &'static str,
+    },
+    GatewayAttributeResponses,
+}
+
+impl Channel {
+    /// Does it bring commands of the device itself?
+    #[must_use]
+    pub fn is_of_commands(self) -> bool {
+        matches!(self, Self::Commands | Self::Rpc { .. })
+    }
 }
 
 /// What a device hears that subscribes to `filter`.
@@ -104,8 +195,8 @@ pub enum Channel {
 pub fn channel_of(filter: &str) -> Result<Channel, ReasonCode> {
     if COMMAND_FILTERS.contains(&filter) {
         Ok(Channel::Commands)
-    } else if let Some(topic) = thingsboard::request_topic(filter) {
-        Ok(Channel::Rpc { topic })
+    } else if let Some(channel) = thingsboard::channel(filter) {
+        Ok(channel)
     } else if !is_filter(filter) {
         Err(ReasonCode::TopicFilterInvalid)
     } else if filter.starts_with("$share/") {

@@ -1,14 +1,12 @@
 //! What was stored, for those who ask a node for it: few questions at a time, each with a deadline, on connections that are not
 //! the drain's.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Error, Row};
 
-use super::connection::{Database, classify, log_notice};
+use super::connection::{Database, classify};
+use super::few::FewConnections;
 use crate::pipeline::ports::{EventQuery, SinkError, StoredEvent};
 
 /// Questions at a time; others wait.
@@ -34,19 +32,14 @@ const TIME_US_MAX: i64 = 9_000_000_000_000_000;
 
 /// Answers from the database.
 pub struct EventReads {
-    database: Database,
-    free: Semaphore,
-    idle: Mutex<Vec<Client>>,
+    connections: FewConnections,
 }
 
 impl EventReads {
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self {
-            database,
-            free: Semaphore::new(READS_MAX),
-            idle: Mutex::default(),
-        }
+        let connections = FewConnections::new(database, READS_MAX, SET_TIMEOUT, READ_TIMEOUT);
+        Self { connections }
     }
 
     /// Events of one device, the newest first.
@@ -54,22 +47,11 @@ impl EventReads {
     /// # Errors
     /// [`SinkError`] when the database is away, busy, or does not let the core read.
     pub async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, SinkError> {
-        let late = |_| SinkError::Deadline(READ_TIMEOUT);
-        timeout(READ_TIMEOUT, self.read(query))
-            .await
-            .map_err(late)?
+        self.connections.within_deadline(self.read(query)).await
     }
 
     async fn read(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, SinkError> {
-        let _permit = self.free.acquire().await;
-        let client = match self.take_idle() {
-            Some(client) => client,
-            None => {
-                let client = self.database.connect(log_notice).await?;
-                client.batch_execute(SET_TIMEOUT).await.map_err(classify)?;
-                client
-            }
-        };
+        let lent = self.connections.lend().await?;
         let (from_us, to_us) = (query.from_us.map(in_calendar), query.to_us.map(in_calendar));
         let limit = i64::from(query.limit);
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
@@ -80,22 +62,12 @@ impl EventReads {
             &query.is_reported_only,
             &limit,
         ];
-        // A connection that failed, or whose answer nobody waited for, is not used again.
-        let rows = client.query(EVENTS, &params).await.map_err(classify)?;
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(client);
+        let rows = lent.client.query(EVENTS, &params).await.map_err(classify)?;
+        lent.give_back();
         rows.iter()
             .map(stored)
             .collect::<Result<_, _>>()
             .map_err(classify)
-    }
-
-    fn take_idle(&self) -> Option<Client> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|client| !client.is_closed());
-        idle.pop()
     }
 }
 

@@ -31,7 +31,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(2);
 const NOTIFICATIONS_MAX: usize = 1024;
 
 const SELECT: &str = "
-    select d.id, d.token_hash, d.is_enabled, d.gateway_id, coalesce(s.epoch, 0), coalesce(upper(s.stored) - 1, 0), d.profile_id, d.modbus
+    select d.id, d.token_hash, d.is_enabled, d.gateway_id, coalesce(s.epoch, 0), coalesce(upper(s.stored) - 1, 0), d.profile_id, d.modbus,
+           case when d.gateway_id is not null then d.name end, case when d.gateway_id is not null then d.serial_number end
       from devices d
       left join lateral (select epoch, stored from device_sequences where device_id = d.id order by epoch desc limit 1) s on true";
 
@@ -263,6 +264,8 @@ fn records(rows: &[Row]) -> Result<Vec<DeviceRecord>, tokio_postgres::Error> {
                 last_seq: row.try_get::<_, i64>(5)?.cast_unsigned(),
                 profile_id: row.try_get(6)?,
                 modbus: modbus_address(id, row.try_get(7)?),
+                name: row.try_get(8)?,
+                serial_number: row.try_get(9)?,
             })
         })
         .collect()

@@ -1,5 +1,7 @@
 use serde_json::json;
 
+use std::fs;
+
 use super::*;
 use crate::pipeline::profiles::Framing;
 
@@ -13,6 +15,8 @@ fn device(id: u128, token: &str) -> DeviceRecord {
         last_seq: 9,
         profile_id: None,
         modbus: None,
+        name: None,
+        serial_number: None,
     }
 }
 
@@ -130,6 +134,34 @@ fn a_gateway_speaks_for_its_enabled_children_only() {
     assert_eq!(may(2), Ok(()));
     assert_eq!(may(3), Err(RejectCode::ForbiddenDevice));
     assert_eq!(may(4), Err(RejectCode::UnknownDevice));
+}
+
+#[test]
+fn a_gateway_calls_its_enabled_children_by_what_they_are_called_now() {
+    let gateway = Uuid::from_u128(1);
+    let child = |id, name: &str| DeviceRecord {
+        gateway_id: Some(gateway),
+        token_hash: None,
+        name: Some(name.into()),
+        serial_number: Some(format!("S-{id}").into()),
+        ..device(id, "")
+    };
+    let registry = registry(vec![device(1, "a"), child(2, "lamp"), child(3, "door")]);
+    let called = |name| registry.child_of(gateway, name).map(|id| id.as_u128());
+    assert_eq!((called("lamp"), called("S-3")), (Some(2), Some(3)));
+    let renamed = (gateway, "lantern".into());
+    let disabled = DeviceRecord {
+        is_enabled: false,
+        ..child(3, "door")
+    };
+    let ids = [2, 3].map(Uuid::from_u128);
+    registry.replace(&ids, vec![child(2, "lantern"), disabled]);
+    assert_eq!((called("lamp"), called("lantern")), (None, Some(2)));
+    assert_eq!(called("door"), None);
+    assert_eq!(registry.gateway_and_name_of(ids[0]), Some(renamed));
+    assert_eq!(registry.gateway_and_name_of(gateway), None);
+    registry.replace_all(vec![device(1, "a")]);
+    assert_eq!(called("lantern"), None);
 }
 
 #[test]
