@@ -12,7 +12,10 @@ class Core:
         """Check the configuration; raises ValueError naming every wrong field. Opens nothing yet."""
 
     def start(self) -> dict[str, int]:
-        """Open journal and ports, and return the bound ports by name: hdp, hdp_tls, ws, mqtt, mqtt_tls, ingest_http, grpc."""
+        """Open journal and ports, and return the bound ports by name.
+
+        hdp, ws, mqtt, device_http, ingest_http and grpc; of hdp, mqtt and device_http also with `_tls`.
+        """
 
     def request_stop(self) -> None:
         """Ask for the drain; returns at once, and may be called from a signal handler and more than once."""

@@ -20,7 +20,7 @@ PREFIX = "HSE_"
 DEFAULT_DATA_DIR = ".hse"
 MAIL_DIRECTORY = "mail"
 PORT_MAX = 65_535
-TLS_PORTS = ("hdp_tls_port", "mqtt_tls_port")
+TLS_PORTS = ("hdp_tls_port", "mqtt_tls_port", "device_http_tls_port")
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
@@ -90,6 +90,8 @@ class Settings:
     ws_port: int = _setting(5002, maximum=PORT_MAX)
     mqtt_port: int = _setting(1883, maximum=PORT_MAX)
     mqtt_tls_port: int = _setting(8883, maximum=PORT_MAX)
+    device_http_port: int = _setting(8086, maximum=PORT_MAX)
+    device_http_tls_port: int = _setting(8443, maximum=PORT_MAX)
     ws_origins: tuple[str, ...] = _setting(())
     ingest_http_port: int = _setting(9464, maximum=PORT_MAX)
     grpc_port: int = _setting(50051, maximum=PORT_MAX)
@@ -311,7 +313,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _ports_used_twice(settings: Settings) -> list[str]:
-    plain = ("hdp_port", "ws_port", "mqtt_port", "ingest_http_port", "api_port", "grpc_port")
+    plain = ("hdp_port", "ws_port", "mqtt_port", "device_http_port", "ingest_http_port", "api_port", "grpc_port")
     names = plain if settings.tls_certificate_path is None else (*plain, *TLS_PORTS)
     ports = {variable_of(name): getattr(settings, name) for name in names}
     taken = [port for port in ports.values() if port != 0]

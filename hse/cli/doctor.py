@@ -176,7 +176,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    wanted = ["hdp_port", "ws_port", "mqtt_port", "ingest_http_port", "grpc_port"]
+    wanted = ["hdp_port", "ws_port", "mqtt_port", "device_http_port", "ingest_http_port", "grpc_port"]
     wanted += TLS_PORTS if settings.tls_certificate_path else []
     try:
         ours = set(find_published(data_dir_of(settings)).ports.values())

@@ -141,6 +141,9 @@ def _places(published: Published | None) -> RenderableType:
         if "mqtt_tls" in ports:
             places.add_row("devices, MQTT and TLS", f"mqtts://127.0.0.1:{ports['mqtt_tls']}")
         places.add_row("devices, MQTT, WebSocket", f"ws://127.0.0.1:{ports['ws']}/mqtt")
+        places.add_row("devices, HTTP", f"http://127.0.0.1:{ports['device_http']}")
+        if "device_http_tls" in ports:
+            places.add_row("devices, HTTP and TLS", f"https://127.0.0.1:{ports['device_http_tls']}")
         places.add_row("metrics", f"http://127.0.0.1:{ports['ingest_http']}/metrics")
         places.add_row("database", without_password(published.database_url))
         places.add_row("redis", without_password(published.redis_url))

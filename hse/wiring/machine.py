@@ -29,6 +29,8 @@ PORT_SETTINGS = {
     "ws": "ws_port",
     "mqtt": "mqtt_port",
     "mqtt_tls": "mqtt_tls_port",
+    "device_http": "device_http_port",
+    "device_http_tls": "device_http_tls_port",
     "ingest_http": "ingest_http_port",
     "api": "api_port",
     "grpc": "grpc_port",

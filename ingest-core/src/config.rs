@@ -114,6 +114,10 @@ pub struct Config {
     pub mqtt_port: u16,
     #[serde(default = "default_mqtt_tls_port")]
     pub mqtt_tls_port: u16,
+    #[serde(default = "default_device_http_port")]
+    pub device_http_port: u16,
+    #[serde(default = "default_device_http_tls_port")]
+    pub device_http_tls_port: u16,
     /// Origins whose pages may connect as devices through WebSocket. None by default: devices send no Origin.
     #[serde(default)]
     pub ws_origins: Vec<String>,
@@ -226,6 +230,12 @@ fn default_mqtt_port() -> u16 {
 }
 fn default_mqtt_tls_port() -> u16 {
     8883
+}
+fn default_device_http_port() -> u16 {
+    8086
+}
+fn default_device_http_tls_port() -> u16 {
+    8443
 }
 fn default_ingest_http_port() -> u16 {
     9464

@@ -145,6 +145,7 @@ fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
         ("hdp", ports.hdp),
         ("ws", ports.ws),
         ("mqtt", ports.mqtt),
+        ("device_http", ports.device_http),
         ("ingest_http", ports.ingest_http),
     ]);
     if let Some(port) = ports.hdp_tls {
@@ -152,6 +153,9 @@ fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
     }
     if let Some(port) = ports.mqtt_tls {
         named.insert("mqtt_tls", port);
+    }
+    if let Some(port) = ports.device_http_tls {
+        named.insert("device_http_tls", port);
     }
     if let Some(port) = ports.grpc {
         named.insert("grpc", port);

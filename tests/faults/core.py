@@ -33,7 +33,7 @@ class Core:
     def __init__(self, data_dir: Path, database_url: str, **settings: object) -> None:
         self.data_dir = data_dir
         self.port, self.tls_port, self.ws_port, self.http_port, self.grpc_port = free_ports(5)
-        self.mqtt_port, self.mqtt_tls_port = free_ports(2)
+        self.mqtt_port, self.mqtt_tls_port, self.device_http_port, self.device_http_tls_port = free_ports(4)
         self.settings: dict[str, object] = {
             "data_dir": data_dir,
             "database_url": database_url,
@@ -43,6 +43,8 @@ class Core:
             "ws_port": self.ws_port,
             "mqtt_port": self.mqtt_port,
             "mqtt_tls_port": self.mqtt_tls_port,
+            "device_http_port": self.device_http_port,
+            "device_http_tls_port": self.device_http_tls_port,
             "ingest_http_port": self.http_port,
             "grpc_port": self.grpc_port,
             "service_token": SERVICE_TOKEN,

@@ -85,7 +85,17 @@ def test_the_demo_runs_drains_and_goes_on_where_it_was(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with up(data_dir, "--replay-speed", "1000000") as (process, told):
         assert set(told) == {"ports", "database_url", "redis_url", "data_dir", "pids"}
-        assert set(told["ports"]) == {"api", "grpc", "hdp", "ingest_http", "mqtt", "postgres", "redis", "ws"}
+        assert set(told["ports"]) == {
+            "api",
+            "device_http",
+            "grpc",
+            "hdp",
+            "ingest_http",
+            "mqtt",
+            "postgres",
+            "redis",
+            "ws",
+        }
         assert set(told["pids"]) == {"postgres", "valkey", "worker", "ingest", "api", "simulator"}
         assert published(data_dir) == told
         wait_until(lambda: num_events(told["database_url"]) > 1000, "readings are rows", seconds=READY_SECONDS)

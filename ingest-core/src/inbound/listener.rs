@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connection::serve;
+use super::device_http::{self, Polls};
 use super::mqtt;
 use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
@@ -167,6 +168,8 @@ pub enum Transport {
     WebSocket,
     Mqtt,
     MqttTls(TlsAcceptor),
+    Http(Arc<Polls>),
+    HttpTls(TlsAcceptor, Arc<Polls>),
 }
 
 /// One listening port for devices.
@@ -238,6 +241,16 @@ impl Listener {
                 Transport::MqttTls(tls) => {
                     if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
                         Box::pin(mqtt::serve(&node, stream, peer(live::Protocol::MqttTls))).await;
+                    }
+                }
+                Transport::Http(polls) => {
+                    let peer = peer(live::Protocol::Http);
+                    Box::pin(device_http::serve(&node, &polls, stream, peer)).await;
+                }
+                Transport::HttpTls(tls, polls) => {
+                    if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
+                        let peer = peer(live::Protocol::HttpTls);
+                        Box::pin(device_http::serve(&node, &polls, stream, peer)).await;
                     }
                 }
             }

@@ -11,6 +11,7 @@
 //! websocket   the same bytes within messages
 //! mqtt        devices that speak MQTT
 //! modbus      devices that are asked
+//! device_http devices that speak HTTP
 //! formats     what devices say in forms that are not ours, as events
 //! grpc        the control plane's door
 //! http        health and metrics
@@ -22,6 +23,7 @@
 mod awaited;
 mod buffered;
 pub mod connection;
+pub mod device_http;
 pub mod end;
 pub mod formats;
 mod greeting;

@@ -35,6 +35,8 @@ pub enum Source {
     Mqtt,
     /// A device that was asked, over Modbus.
     Modbus,
+    /// A device, over HTTP.
+    Http,
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
             Self::Core => "core",
             Self::Mqtt => "mqtt",
             Self::Modbus => "modbus",
+            Self::Http => "http",
         }
     }
 
@@ -74,6 +77,7 @@ impl Source {
             Self::Core => 3,
             Self::Mqtt => 4,
             Self::Modbus => 5,
+            Self::Http => 6,
         }
     }
 
@@ -84,6 +88,7 @@ impl Source {
             3 => Some(Self::Core),
             4 => Some(Self::Mqtt),
             5 => Some(Self::Modbus),
+            6 => Some(Self::Http),
             _ => None,
         }
     }
@@ -248,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_numbers_reads_back_and_is_known_by_the_absence_of_one() {
-        for source in [Source::Grpc, Source::Core, Source::Mqtt, Source::Modbus] {
+        for source in [Source::Grpc, Source::Core, Source::Mqtt, Source::Modbus, Source::Http] {
             let entry = Entry::unsequenced(source, 9, 2, b"events");
             let bytes = entry.encode();
             let read = Entry::decode(&bytes).unwrap();

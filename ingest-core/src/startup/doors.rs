@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::StartError;
 use crate::config::Config;
+use crate::inbound::device_http::Polls;
 use crate::inbound::grpc::{GrpcServer, GrpcTls, GrpcTlsError, grpc_tls};
 use crate::inbound::http;
 use crate::inbound::listener::{ConnectionCounts, Listener, Transport, bind, tls_acceptor};
@@ -24,6 +25,8 @@ pub struct Ports {
     pub ws: u16,
     pub mqtt: u16,
     pub mqtt_tls: Option<u16>,
+    pub device_http: u16,
+    pub device_http_tls: Option<u16>,
     pub ingest_http: u16,
     pub grpc: Option<u16>,
 }
@@ -35,6 +38,8 @@ pub struct Doors {
     ws: TcpListener,
     mqtt: TcpListener,
     mqtt_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
+    http: TcpListener,
+    http_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     health: TcpListener,
     grpc: Option<GrpcServer>,
     pub ports: Ports,
@@ -57,16 +62,19 @@ impl Doors {
         let (health, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
         let (ws, ws_port) = open("ws_port", config.ws_port)?;
         let (mqtt, mqtt_port) = open("mqtt_port", config.mqtt_port)?;
+        let (http, http_port) = open("device_http_port", config.device_http_port)?;
         let mut ports = Ports {
             hdp: hdp_port,
             hdp_tls: None,
             ws: ws_port,
             mqtt: mqtt_port,
             mqtt_tls: None,
+            device_http: http_port,
+            device_http_tls: None,
             ingest_http,
             grpc: None,
         };
-        let (mut hdp_tls, mut mqtt_tls) = (None, None);
+        let (mut hdp_tls, mut mqtt_tls, mut http_tls) = (None, None, None);
         if let (Some(certificate), Some(key)) = (&config.tls_certificate_path, &config.tls_key_path)
         {
             let acceptor = tls_acceptor(certificate, key)?;
@@ -75,7 +83,10 @@ impl Doors {
             hdp_tls = Some((socket, acceptor.clone()));
             let (socket, port) = open("mqtt_tls_port", config.mqtt_tls_port)?;
             ports.mqtt_tls = Some(port);
-            mqtt_tls = Some((socket, acceptor));
+            mqtt_tls = Some((socket, acceptor.clone()));
+            let (socket, port) = open("device_http_tls_port", config.device_http_tls_port)?;
+            ports.device_http_tls = Some(port);
+            http_tls = Some((socket, acceptor));
         }
         let grpc = if config.has_callers() {
             let host = &config.grpc_bind_host;
@@ -95,6 +106,8 @@ impl Doors {
             ws,
             mqtt,
             mqtt_tls,
+            http,
+            http_tls,
             health,
             grpc,
             ports,
@@ -124,6 +137,11 @@ impl Doors {
         }
         if let Some((socket, acceptor)) = self.mqtt_tls {
             serve(socket, Transport::MqttTls(acceptor));
+        }
+        let polls = Arc::<Polls>::default();
+        serve(self.http, Transport::Http(Arc::clone(&polls)));
+        if let Some((socket, acceptor)) = self.http_tls {
+            serve(socket, Transport::HttpTls(acceptor, polls));
         }
         tokio::spawn(http::serve(Arc::clone(node), self.health));
         let grpc = self.grpc;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! json_mapping       plain JSON, by the mapping of the device's profile
+//! line_protocol      Influx line protocol, over HTTP
 //! senml              RFC 8428 in JSON
 //! shelly             Shelly of the second generation and later
 //! tasmota            Tasmota
@@ -15,6 +16,7 @@
 
 mod flat;
 pub mod json_mapping;
+pub mod line_protocol;
 pub mod senml;
 pub mod shelly;
 pub mod tasmota;

@@ -23,6 +23,8 @@ pub enum Protocol {
     /// The core connects to it.
     ModbusTcp,
     ModbusRtuOverTcp,
+    Http,
+    HttpTls,
 }
 
 impl Protocol {
@@ -37,6 +39,8 @@ impl Protocol {
             Self::MqttWebSocket => "mqtt-websocket",
             Self::ModbusTcp => "modbus-tcp",
             Self::ModbusRtuOverTcp => "modbus-rtu-over-tcp",
+            Self::Http => "http",
+            Self::HttpTls => "http-tls",
         }
     }
 }

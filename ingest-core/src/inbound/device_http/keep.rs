@@ -1,0 +1,90 @@
+//! Events on their way to the disk: who is answered, is answered when they are durable.
+
+use std::sync::Arc;
+
+use tracing::error;
+use uuid::Uuid;
+
+use crate::frame::{EventIter, Events};
+use crate::inbound::formats::{Decoded, FormatError, Told};
+use crate::node::Node;
+use crate::pipeline::entry::Source;
+use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::unreadable::Unreadable;
+
+/// What became of what a device sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it, as events or as dead letters.
+    Events,
+    /// Nothing of it can be taken for an event; it is kept as dead letters.
+    Unreadable(String),
+    /// Nothing of it; it is to be sent again.
+    Refused(Refusal),
+}
+
+/// Keeps what was read, or what could not be. Returns when it is durable; that it is goes on when nobody waits any more.
+pub async fn keep(
+    node: &Arc<Node>,
+    device_id: Uuid,
+    told: Told<'_>,
+    decoded: Result<Decoded, FormatError>,
+) -> Kept {
+    let intake = node.intake(Source::Http, device_id);
+    let (queued, unreadable) = match decoded {
+        Ok(decoded) => {
+            let events = Events {
+                first_seq: 1,
+                num_events: decoded.num_events,
+                events: EventIter::new(&decoded.events, decoded.num_events),
+            };
+            match intake.take_apart(None, events) {
+                Ok(Taken::Queued(queued)) => {
+                    let refused = all_refused(&queued);
+                    (Ok(queued), refused)
+                }
+                Ok(Taken::Refused(refusal)) => (Err(refusal), None),
+                Ok(Taken::Duplicate) => return Kept::Events,
+                Err(failure) => unreadable_of(&intake, told, failure.to_string()),
+            }
+        }
+        Err(failure) => unreadable_of(&intake, told, failure.to_string()),
+    };
+    let queued = match queued {
+        Ok(queued) => queued,
+        Err(refusal) => {
+            intake.count_refusal(refusal);
+            return Kept::Refused(refusal);
+        }
+    };
+    let settled = tokio::spawn(async move { intake.settle_apart(queued).await });
+    match (settled.await, unreadable) {
+        (Ok(Ok(())), None) => Kept::Events,
+        (Ok(Ok(())), Some(why)) => Kept::Unreadable(why),
+        (Ok(Err(refusal)), _) => Kept::Refused(refusal),
+        (Err(failure), _) => {
+            error!(%failure, "what waits for the journal has ended");
+            Kept::Refused(Refusal::JournalGone)
+        }
+    }
+}
+
+/// Why, where nothing of it is an event.
+fn all_refused(queued: &Queued) -> Option<String> {
+    let (_, code) = queued.rejected.first()?;
+    let is_all = queued.rejected.len() as u64 == queued.num_events;
+    is_all.then(|| code.to_string())
+}
+
+fn unreadable_of(
+    intake: &Intake,
+    told: Told<'_>,
+    why: String,
+) -> (Result<Queued, Refusal>, Option<String>) {
+    let unreadable = Unreadable {
+        topic: told.topic,
+        payload: told.payload,
+        reason: &why,
+    };
+    (intake.take_unreadable(&unreadable), Some(why))
+}
