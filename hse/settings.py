@@ -24,6 +24,7 @@ TLS_PORTS = ("hdp_tls_port", "mqtt_tls_port", "device_http_tls_port")
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
+MQTT_SCHEMES = ("mqtt", "mqtts")
 WEB_SCHEMES = ("https", "http")
 SMTP_SCHEMES = ("smtp", "smtps")
 SECRET_CHARS_MIN = 32
@@ -92,6 +93,10 @@ class Settings:
     mqtt_tls_port: int = _setting(8883, maximum=PORT_MAX)
     device_http_port: int = _setting(8086, maximum=PORT_MAX)
     device_http_tls_port: int = _setting(8443, maximum=PORT_MAX)
+    broker_url: str | None = _setting(schemes=MQTT_SCHEMES)
+    broker_device_id: str | None = _setting()
+    broker_topics: tuple[str, ...] = _setting(())
+    broker_group: str = _setting("hse")
     ws_origins: tuple[str, ...] = _setting(())
     ingest_http_port: int = _setting(9464, maximum=PORT_MAX)
     grpc_port: int = _setting(50051, maximum=PORT_MAX)

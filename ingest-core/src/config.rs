@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use uuid::Uuid;
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 mod tests;
@@ -79,6 +83,11 @@ pub struct Secret(String);
 
 impl Secret {
     #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -118,6 +127,18 @@ pub struct Config {
     pub device_http_port: u16,
     #[serde(default = "default_device_http_tls_port")]
     pub device_http_tls_port: u16,
+    /// A broker that a site keeps, `mqtt://user:password@host:port` or `mqtts://`. None by default.
+    #[serde(default)]
+    pub broker_url: Option<Secret>,
+    /// The gateway whose children publish there.
+    #[serde(default)]
+    pub broker_device_id: Option<Uuid>,
+    /// Filters of its topics; a level that is `{device}` names the child.
+    #[serde(default)]
+    pub broker_topics: Vec<String>,
+    /// Nodes of one group share what comes. Default `hse`.
+    #[serde(default = "default_broker_group")]
+    pub broker_group: String,
     /// Origins whose pages may connect as devices through WebSocket. None by default: devices send no Origin.
     #[serde(default)]
     pub ws_origins: Vec<String>,
@@ -236,6 +257,9 @@ fn default_device_http_port() -> u16 {
 }
 fn default_device_http_tls_port() -> u16 {
     8443
+}
+fn default_broker_group() -> String {
+    "hse".to_owned()
 }
 fn default_ingest_http_port() -> u16 {
     9464

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::config::{self, Config};
+use crate::inbound::broker::{self, BrokerSettings, BrokerSettingsError};
 use crate::inbound::grpc::GrpcTlsError;
 use crate::inbound::listener::TlsError;
 use crate::inbound::modbus;
@@ -88,6 +89,8 @@ pub enum StartError {
         position: u64,
         source: EntryError,
     },
+    #[error(transparent)]
+    Broker(#[from] BrokerSettingsError),
     #[error("data directory {path}: {source}")]
     DataDir { path: PathBuf, source: io::Error },
 }
@@ -105,6 +108,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let sessions = Sessions::default();
     let lanes = open_lanes(&config, &metrics, &sessions)?;
+    let broker = broker_settings(&config)?;
     let doors = Doors::open(&config)?;
     let states = (config.redis_url.as_ref())
         .map(|_| Arc::new(DeviceStates::new(config.device_states_max())));
@@ -137,6 +141,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     followers.extend(lease.map(|lease| tokio::spawn(lease.run())));
     // A silent database is waited for a moment only; one that refuses is known at once.
     let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
+    if let Some(broker) = broker {
+        let run = broker::run(Arc::clone(&node), broker, node.stopping.clone());
+        followers.push(tokio::spawn(run));
+    }
     let connections = TaskTracker::new();
     let (ports, grpc) = doors.serve(&node, &connections);
     connections.spawn(modbus::poll(Arc::clone(&node), shares));
@@ -150,6 +158,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         drains,
         followers,
     })
+}
+
+fn broker_settings(config: &Config) -> Result<Option<BrokerSettings>, BrokerSettingsError> {
+    let url = config.broker_url.as_ref();
+    let settings = url.map(|url| {
+        let (device_id, group) = (config.broker_device_id, &config.broker_group);
+        BrokerSettings::new(url, device_id, group, &config.broker_topics)
+    });
+    settings.transpose()
 }
 
 fn start_drains(

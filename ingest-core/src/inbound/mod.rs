@@ -12,6 +12,7 @@
 //! mqtt        devices that speak MQTT
 //! modbus      devices that are asked
 //! device_http devices that speak HTTP
+//! broker      the other way round: a client of a broker that a site keeps
 //! formats     what devices say in forms that are not ours, as events
 //! grpc        the control plane's door
 //! http        health and metrics
@@ -21,6 +22,7 @@
 //! costs its own task and buffers and nobody else's time.
 
 mod awaited;
+pub mod broker;
 mod buffered;
 pub mod connection;
 pub mod device_http;

@@ -40,6 +40,8 @@ pub enum FormatError {
     Text(#[from] std::str::Utf8Error),
     #[error("{0}")]
     Shape(&'static str),
+    #[error("{0}")]
+    Stranger(String),
     #[error("nothing is published to this topic here")]
     Topic,
     #[error("the device's profile cannot be used: {0}")]

@@ -7,6 +7,7 @@
 //! greeting      how a connection begins: CONNECT, the device taken over from an older connection, CONNACK
 //! connection    one device: packets in, acknowledgements and commands out, until one side ends it
 //! publications  what becomes of a PUBLISH: events, a result, or a dead letter
+//! others        what devices publish in forms that are not ours
 //! in_flight     publications that wait for the journal, and their PUBACKs in order
 //! deliveries    commands on their way to the device
 //! dialogue      what it asks and is told beside them
@@ -38,9 +39,12 @@ mod end;
 mod greeting;
 mod in_flight;
 mod newcomer;
+mod others;
 mod publications;
 mod thingsboard;
 mod topics;
 
 pub use connection::serve;
 pub use newcomer::provision;
+pub use others::read_other;
+pub use topics::Topic;

@@ -9,23 +9,20 @@ use super::dialogue::Dialogue;
 use super::end::{End, internal};
 use super::greeting::OwnedWill;
 use super::in_flight::{Answer, Asked};
+use super::others::read_other;
 use super::topics::Topic;
 use crate::event::msgpack::{write_map_len, write_str};
 use crate::event::{Event, RejectCode};
 use crate::frame::json::{MessageError, events_message, result_message};
 use crate::frame::{self, Events, Incoming, encode_event, kind};
 use crate::inbound::awaited::Awaited;
-use crate::inbound::formats::{
-    Decoded, FormatError, Told, json_mapping, senml, shelly, tasmota, zigbee2mqtt,
-};
+use crate::inbound::formats::{Decoded, FormatError, Told};
 use crate::journal::AppendError;
 use crate::node::Node;
-use crate::pipeline::clock::now_us;
 use crate::pipeline::commands::CommandLink;
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
 use crate::pipeline::live::Peer;
-use crate::pipeline::profiles::Format;
 use crate::pipeline::results::Outcome;
 use crate::pipeline::unreadable::Unreadable;
 use crate::pipeline::window::{SequenceWindow, Watermark};
@@ -144,7 +141,8 @@ impl<'a> Publications<'a> {
                     topic: message.topic,
                     payload: message.payload,
                 };
-                let decoded = self.read_other(&topic, told).map_err(Unfit::from);
+                let own = self.intake.device_id;
+                let decoded = read_other(self.node, own, &topic, told).map_err(Unfit::from);
                 decoded.and_then(|decoded| self.take_decoded(&decoded))
             }
             of_thingsboard => self.take_of_thingsboard(of_thingsboard, message, turn),
@@ -232,34 +230,6 @@ impl<'a> Publications<'a> {
             self.intake.take(window, events)
         } else {
             self.intake.take_apart(Some(epoch), events)
-        }
-    }
-
-    /// Reads a message of a format that is not ours, by the device's profile where that says how.
-    fn read_other(&self, topic: &Topic<'_>, told: Told<'_>) -> Result<Decoded, FormatError> {
-        let (registry, own) = (&self.node.registry, self.intake.device_id);
-        let child_of = |name: &str| registry.child_of(own, name);
-        let profile = registry.profile_of(own);
-        let profile = profile.as_deref();
-        let by_profile = match profile.map(|profile| &profile.format) {
-            Some(Format::Json(json)) if topic.is_mapped() => Some(json_mapping::mapped(told, json)),
-            Some(Format::Senml) if *topic == Topic::Unknown => {
-                Some(senml::pack(told, now_us(), profile))
-            }
-            Some(Format::Unknown { reason }) if *topic == Topic::Unknown => {
-                Some(Err(FormatError::Profile(reason.clone())))
-            }
-            _ => None,
-        };
-        if let Some(Ok(decoded)) = by_profile {
-            return Ok(decoded);
-        }
-        match topic {
-            Topic::Senml => senml::pack(told, now_us(), profile),
-            Topic::Tasmota(topic) => tasmota::tasmota(*topic, told.payload),
-            Topic::Shelly(topic) => shelly::shelly(*topic, told.payload),
-            Topic::Zigbee(topic) => zigbee2mqtt::zigbee2mqtt(*topic, told, &child_of),
-            _ => by_profile.unwrap_or(Err(FormatError::Topic)),
         }
     }
 

@@ -1,0 +1,236 @@
+//! One connection to the broker. Its client is made anew for each: one that connects again by itself would send acknowledgements of
+//! the old connection on the new one, where the same number is another publication.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, Packet, Publish, QoS};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::{BrokerSettings, BrokerSettingsError};
+use crate::config::BUSY_RETRY_AFTER;
+use crate::event::RejectCode;
+use crate::frame::{EventIter, Events};
+use crate::inbound::formats::thingsboard::{no_such_child, telemetry};
+use crate::inbound::formats::{Decoded, FormatError, Told};
+use crate::inbound::mqtt::{Topic, read_other};
+use crate::metrics::Kind;
+use crate::node::Node;
+use crate::pipeline::circuit::Circuit;
+use crate::pipeline::entry::Source;
+use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
+use crate::pipeline::unreadable::Unreadable;
+
+/// What the client may be asked for at a time: an acknowledgement for each packet identifier that there is, since a broker may send
+/// all that it has before it is given any, and the subscriptions.
+const REQUESTS_MAX: usize = u16::MAX as usize + 64;
+
+/// Why a connection ended. Another one is made.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Settings(#[from] BrokerSettingsError),
+    #[error("the gateway that the broker is does not exist, or is disabled: {0}")]
+    NoGateway(RejectCode),
+    #[error("the connection to the broker: {0}")]
+    Connection(#[from] Box<ConnectionError>),
+    #[error("the broker refuses the topics that are asked for")]
+    Refused,
+    #[error("the connection to the broker is behind")]
+    Behind(#[from] ClientError),
+    #[error("this node cannot make anything durable")]
+    NotKept(Refusal),
+    #[error("the connection to the broker has ended")]
+    Ended,
+}
+
+/// Ends the task of a connection that is not served any more.
+struct Driven(AbortHandle);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(node: &Arc<Node>, settings: &BrokerSettings, delays: &mut Circuit) -> LinkError {
+    match connect(node, settings, delays).await {
+        Ok(never) => match never {},
+        Err(ended) => ended,
+    }
+}
+
+async fn connect(
+    node: &Arc<Node>,
+    settings: &BrokerSettings,
+    delays: &mut Circuit,
+) -> Result<std::convert::Infallible, LinkError> {
+    let may_speak = node.registry.may_be_spoken_for(settings.device_id);
+    may_speak.map_err(LinkError::NoGateway)?;
+    let inflight_max = node.config.inflight_frames_max;
+    let (client, eventloop) = AsyncClient::new(settings.options(node)?, REQUESTS_MAX);
+    let (sender, mut events) = mpsc::channel(1);
+    // In a task of its own: nothing says that a client's turn may be given up halfway.
+    let _driven = Driven(tokio::spawn(drive(eventloop, sender)).abort_handle());
+    let mut in_flight = FuturesOrdered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(settled) = in_flight.next(), if !in_flight.is_empty() => {
+                let (publish, kept): (Publish, Result<(), Refusal>) = settled;
+                kept.map_err(LinkError::NotKept)?;
+                if let Err(behind) = client.try_ack(&publish) {
+                    return Err(why_ended(&mut events).await.unwrap_or_else(|| behind.into()));
+                }
+            }
+            event = events.recv(), if in_flight.len() < inflight_max => {
+                match event.ok_or(LinkError::Ended)?? {
+                    Packet::ConnAck(_) => {
+                        for pattern in &settings.patterns {
+                            let filter = format!("$share/{}/{}", settings.group, pattern.filter);
+                            client.try_subscribe(filter, QoS::AtLeastOnce)?;
+                        }
+                    }
+                    Packet::SubAck(answer) => {
+                        let is_refused = |code: &_| matches!(code, rumqttc::SubscribeReasonCode::Failure);
+                        if answer.return_codes.iter().any(is_refused) {
+                            return Err(LinkError::Refused);
+                        }
+                        info!("topics of the broker are heard");
+                        delays.close();
+                    }
+                    Packet::Publish(publish) => {
+                        let (intake, queued) = take(node, settings, &publish).await?;
+                        in_flight.push_back(async move { (publish, intake.settle_apart(queued).await) });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Why a client takes nothing any more, if it has said so.
+async fn why_ended(
+    events: &mut mpsc::Receiver<Result<Packet, Box<ConnectionError>>>,
+) -> Option<LinkError> {
+    events.close();
+    while let Some(event) = events.recv().await {
+        if let Err(error) = event {
+            return Some(error.into());
+        }
+    }
+    None
+}
+
+/// Has the client do its work, and hands on what came.
+async fn drive(
+    mut eventloop: EventLoop,
+    sender: mpsc::Sender<Result<Packet, Box<ConnectionError>>>,
+) {
+    loop {
+        let event = match eventloop.poll().await {
+            Ok(Event::Incoming(packet)) => Ok(packet),
+            Ok(Event::Outgoing(_)) => continue,
+            Err(error) => Err(Box::new(error)),
+        };
+        let has_ended = event.is_err();
+        if sender.send(event).await.is_err() || has_ended {
+            return;
+        }
+    }
+}
+
+/// Puts a publication into the journal's queue. A journal without room is waited for.
+async fn take(
+    node: &Node,
+    settings: &BrokerSettings,
+    publish: &Publish,
+) -> Result<(Intake, Queued), LinkError> {
+    let kind = "from_broker";
+    node.metrics
+        .mqtt_packets
+        .get_or_create(&Kind { kind })
+        .inc();
+    let payload: &Bytes = &publish.payload;
+    let told = Told {
+        topic: &publish.topic,
+        payload,
+    };
+    let (speaker, decoded) = match speaker(node, settings, &publish.topic) {
+        Ok(speaker) => (speaker, read(node, speaker, told)),
+        Err(why) => (settings.device_id, Err(FormatError::Stranger(why))),
+    };
+    let intake = node.intake(Source::Mqtt, speaker);
+    loop {
+        match queue(&intake, told, &decoded) {
+            Ok(queued) => return Ok((intake, queued)),
+            Err(refusal @ (Refusal::JournalFull | Refusal::AfterRefusal)) => {
+                intake.count_refusal(refusal);
+                sleep(BUSY_RETRY_AFTER).await;
+            }
+            Err(refusal) => {
+                error!(
+                    topic = publish.topic,
+                    "a publication of the broker is not kept"
+                );
+                return Err(LinkError::NotKept(refusal));
+            }
+        }
+    }
+}
+
+/// Whose publication it is: the child that its topic names, or the gateway itself.
+fn speaker(node: &Node, settings: &BrokerSettings, topic: &str) -> Result<Uuid, String> {
+    let mut named = settings.patterns.iter().filter_map(|p| p.device_of(topic));
+    match named.next().flatten() {
+        None => Ok(settings.device_id),
+        Some(name) => {
+            let child = node.registry.child_of(settings.device_id, name);
+            child.ok_or_else(|| no_such_child(name))
+        }
+    }
+}
+
+fn read(node: &Node, speaker: Uuid, told: Told<'_>) -> Result<Decoded, FormatError> {
+    match read_other(node, speaker, &Topic::of(told.topic), told) {
+        // Where neither the profile nor the topic says how: an object of values.
+        Err(FormatError::Topic) => telemetry(told.payload),
+        read => read,
+    }
+}
+
+fn queue(
+    intake: &Intake,
+    told: Told<'_>,
+    decoded: &Result<Decoded, FormatError>,
+) -> Result<Queued, Refusal> {
+    let why = match decoded {
+        Ok(decoded) => {
+            let events = Events {
+                first_seq: 1,
+                num_events: decoded.num_events,
+                events: EventIter::new(&decoded.events, decoded.num_events),
+            };
+            match intake.take_apart(None, events) {
+                Ok(Taken::Queued(queued)) => return Ok(queued),
+                Ok(Taken::Refused(refusal)) => return Err(refusal),
+                Ok(Taken::Duplicate) => "taken before".to_owned(),
+                Err(failure) => failure.to_string(),
+            }
+        }
+        Err(failure) => failure.to_string(),
+    };
+    intake.take_unreadable(&Unreadable {
+        topic: told.topic,
+        payload: told.payload,
+        reason: &why,
+    })
+}

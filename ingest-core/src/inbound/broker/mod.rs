@@ -1,0 +1,197 @@
+//! A client of a broker that a site keeps (Mosquitto, EMQX): what is published there is taken as if its devices had said it here.
+//!
+//! ```text
+//! patterns  which topics are asked for, and which level of them names a device
+//! link      one connection: publications in, acknowledgements out when they are durable
+//! ```
+//!
+//! The broker is a device of the registry, a gateway, and what publishes through it are its children, by serial number or name.
+//!
+//! **Invariants.**
+//! - A publication of QoS 1 is acknowledged when it is durable, and never on another connection than that on which it came. What
+//!   was not acknowledged comes again; it was then stored twice, where it was durable before.
+//! - Nodes share what comes: each subscribes for the same group, and has a session of its own.
+//! - Who is no child of this gateway is nobody; what is said of him is a dead letter.
+
+mod link;
+mod patterns;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::{MqttOptions, TlsConfiguration, Transport};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+pub use link::LinkError;
+pub use patterns::{Pattern, PatternError};
+
+use crate::config::Secret;
+use crate::node::Node;
+use crate::pipeline::circuit::Circuit;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const OUTGOING_BYTES_MAX: usize = 64 << 10;
+
+/// Where the broker is and what is asked of it.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    pub host: String,
+    pub port: u16,
+    pub is_tls: bool,
+    pub username: String,
+    pub password: Option<Secret>,
+    /// The gateway.
+    pub device_id: Uuid,
+    /// Who has the same group shares what comes.
+    pub group: String,
+    pub patterns: Vec<Pattern>,
+}
+
+/// Why the settings of the broker are none.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerSettingsError {
+    #[error("broker_url must be mqtt://user:password@host:port, or mqtts:// for TLS")]
+    Url,
+    #[error("broker_device_id and broker_topics go with broker_url")]
+    Incomplete,
+    #[error("broker_group must have 1 to 64 letters, digits, - and _")]
+    Group,
+    #[error("broker_topics: {0}")]
+    Pattern(#[from] PatternError),
+    #[error("TLS to the broker: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl BrokerSettings {
+    /// # Errors
+    /// [`BrokerSettingsError`].
+    pub fn new(
+        url: &Secret,
+        device_id: Option<Uuid>,
+        group: &str,
+        topics: &[String],
+    ) -> Result<Self, BrokerSettingsError> {
+        let uri: hyper::Uri = (url.reveal().parse()).map_err(|_| BrokerSettingsError::Url)?;
+        let is_tls = match uri.scheme_str() {
+            Some("mqtt") => false,
+            Some("mqtts") => true,
+            _ => return Err(BrokerSettingsError::Url),
+        };
+        let authority = uri.authority().ok_or(BrokerSettingsError::Url)?;
+        let (user, _) = authority.as_str().rsplit_once('@').unwrap_or_default();
+        let (username, password) = match user.split_once(':') {
+            Some((username, password)) => (username, Some(Secret::new(decoded(password)))),
+            None => (user, None),
+        };
+        let is_group = (1..=64).contains(&group.len())
+            && group
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if !is_group {
+            return Err(BrokerSettingsError::Group);
+        }
+        let patterns: Vec<_> = topics
+            .iter()
+            .map(|topic| Pattern::new(topic))
+            .collect::<Result<_, _>>()?;
+        if patterns.is_empty() {
+            return Err(BrokerSettingsError::Incomplete);
+        }
+        Ok(Self {
+            host: authority.host().to_owned(),
+            port: authority
+                .port_u16()
+                .unwrap_or(if is_tls { 8883 } else { 1883 }),
+            is_tls,
+            username: decoded(username),
+            password,
+            device_id: device_id.ok_or(BrokerSettingsError::Incomplete)?,
+            group: group.to_owned(),
+            patterns,
+        })
+    }
+
+    fn options(&self, node: &Node) -> Result<MqttOptions, BrokerSettingsError> {
+        let client_id = format!("{}-{}", self.group, node.name);
+        let mut options = MqttOptions::new(client_id, &self.host, self.port);
+        options
+            .set_keep_alive(KEEP_ALIVE)
+            .set_clean_session(false)
+            .set_manual_acks(true)
+            .set_max_packet_size(node.config.frame_bytes_max as usize, OUTGOING_BYTES_MAX);
+        if !self.username.is_empty() {
+            let password = self.password.as_ref().map_or("", Secret::reveal);
+            options.set_credentials(&self.username, password);
+        }
+        if self.is_tls {
+            let tls = TlsConfiguration::Rustls(Arc::new(tls()?));
+            options.set_transport(Transport::tls_with_config(tls));
+        }
+        Ok(options)
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Takes what the broker has, until `stop`; one that is away is waited for.
+pub async fn run(node: Arc<Node>, settings: BrokerSettings, stop: CancellationToken) {
+    let mut delays = Circuit::new(Arc::default());
+    loop {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = link::serve(&node, &settings, &mut delays) => ended,
+        };
+        warn!(error = %ended, "nothing is heard from the broker; trying again");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = delays.open() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> Result<BrokerSettings, BrokerSettingsError> {
+        let topics = ["site/{device}/telemetry".to_owned()];
+        BrokerSettings::new(
+            &Secret::new(url.to_owned()),
+            Some(Uuid::nil()),
+            "hse",
+            &topics,
+        )
+    }
+
+    #[test]
+    fn an_address_says_who_we_are_and_whether_it_is_secret() {
+        let plain = settings("mqtt://us:p%40ss@broker").unwrap();
+        assert_eq!((plain.host.as_str(), plain.port), ("broker", 1883));
+        assert_eq!(plain.username, "us");
+        assert_eq!(plain.password.as_ref().map(Secret::reveal), Some("p@ss"));
+        assert!(!format!("{plain:?}").contains("p@ss"));
+        let tls = settings("mqtts://broker:9").unwrap();
+        assert_eq!((tls.is_tls, tls.port, tls.username.as_str()), (true, 9, ""));
+        for wrong in ["http://broker", "broker:1883", "mqtt://", "mqtt:broker"] {
+            assert!(settings(wrong).is_err(), "{wrong}");
+        }
+    }
+}

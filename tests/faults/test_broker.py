@@ -1,0 +1,142 @@
+"""A broker that a site keeps, with Mosquitto in its place: what is published there is stored, acknowledged when durable."""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.broker import PROGRAM, Broker
+from tests.faults.conditions import until, until_in_thread
+from tests.faults.conftest import NewCore
+from tests.faults.core import Core
+from tests.faults.database import Database
+from tests.faults.mqtt import MqttPeer
+from tests.faults.test_mqtt import dead_letters
+from tests.faults.test_mqtt_formats import TASMOTA, stored
+from tests.faults.wire import Credentials
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: no broker to test with")
+
+TOPICS = "site/{device}/telemetry,tele/{device}/+,zigbee2mqtt/#"
+NUM_KILLS = 6
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    """A broker of the test's own."""
+    made = Broker(tmp_path / "mosquitto")
+    await made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def children(database: Database, device: Credentials) -> list[Credentials]:
+    """Two children of the test's device, called `0` and `1`."""
+    return database.add_devices(2, gateway=device)
+
+
+def core_of(new_core: NewCore, broker: Broker, gateway: Credentials, **settings: object) -> Core:
+    """A core that hears what the broker has."""
+    return new_core(
+        broker_url=f"mqtt://127.0.0.1:{broker.port}",
+        broker_device_id=gateway.device_id,
+        broker_topics=TOPICS,
+        **settings,
+    )
+
+
+async def heard(core: Core) -> None:
+    """Wait until the core has subscribed."""
+    said = "topics of the broker are heard"
+    await until_in_thread(lambda: said in core.log_path.read_text(), "the broker's topics are heard", seconds=30)
+
+
+async def publisher(broker: Broker) -> MqttPeer:
+    """Somebody who publishes to the broker."""
+    peer = MqttPeer(broker.port, "3.1.1")
+    assert await peer.connect(None) == 0
+    return peer
+
+
+async def test_what_is_published_to_a_broker_is_its_devices(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    core = core_of(new_core, broker, device)
+    await core.started()
+    await heard(core)
+    async with await publisher(broker) as peer:
+        peer.publish({"power": 7}, "site/0/telemetry")
+        peer.publish(TASMOTA, "tele/1/SENSOR")
+        peer.publish({"state": "online"}, "zigbee2mqtt/bridge/state")
+        peer.publish({"power": 8}, "site/stranger/telemetry")
+        peer.publish({"power": 9}, "other/0/telemetry")
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
+        assert {row[0] for row in await stored(database, children[1], 2)} == {"ENERGY.Power", "ENERGY.Total"}
+        assert [row[:2] for row in await stored(database, device, 1)] == [("online", 1)]
+    ((code, reason, _),) = await dead_letters(database, device, 1)
+    assert (code, "stranger" in str(reason)) == ("bad_payload", True)
+    assert await core.stop() == 0
+
+
+async def test_a_broker_that_is_away_is_waited_for(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    broker.stop()
+    core = core_of(new_core, broker, device)
+    await core.started()
+    said = "nothing is heard from the broker"
+    await until_in_thread(lambda: said in core.log_path.read_text(), "it says so")
+    await broker.start()
+    await heard(core)
+    async with await publisher(broker) as peer:
+        peer.publish({"power": 7}, "site/0/telemetry")
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
+
+
+@pytest.mark.timeout(300)
+async def test_a_core_killed_between_publication_and_acknowledgement_stores_all_that_the_broker_took(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    """The broker keeps what it was not acknowledged for; so what it took is stored at least once."""
+    chance = random.Random("broker")
+    core = core_of(new_core, broker, device, batch_age_ms_max=200, node_name="one")
+    await core.started()
+    await heard(core)
+    taken: set[int] = set()
+    async with await publisher(broker) as peer:
+        for _ in range(NUM_KILLS):
+            first = len(taken) + 1
+            values = range(first, first + chance.randint(50, 200))
+            sent = {value: peer.publish({"power": value}, "site/0/telemetry").mid for value in values}
+            wanted = chance.choice(list(sent.values()))
+            await until(lambda: wanted in peer.pubacks, "the broker has taken some")  # noqa: B023
+            await core.kill()
+            await until(lambda: all(mid in peer.pubacks for mid in sent.values()), "the broker has taken all")  # noqa: B023
+            taken |= set(sent)
+            await core.started()
+        last = len(taken) + 1
+        await peer.puback(peer.publish({"power": last}, "site/0/telemetry"))
+        taken.add(last)
+    select = "select count(distinct value) from device_events where device_id = %s"
+    found = [(len(taken),)]
+    what = "all that the broker took is stored"
+    await until_in_thread(lambda: database.execute(select, [children[0].device_id]) == found, what, seconds=60)
+    assert await core.stop() == 0
+    assert json.dumps(sorted(taken)) == json.dumps(list(range(1, last + 1)))
+
+
+async def test_a_broker_s_settings_that_are_none_end_the_start(new_core: NewCore, device: Credentials) -> None:
+    for settings in (
+        {"broker_topics": "a/+b", "broker_device_id": device.device_id},
+        {"broker_topics": "a/{device}"},
+        {"broker_device_id": device.device_id},
+    ):
+        core = new_core(broker_url="mqtt://user:secret-word@127.0.0.1:1", **settings)
+        core.start()
+        assert await core.ended() != 0
+        log = core.log_path.read_text()
+        assert "broker_" in log
+        assert "secret-word" not in log
