@@ -3,7 +3,7 @@
 from hse.adapters.postgres.migrate import execute_sql_file
 
 revision = "0021_polling_shares"
-down_revision = "0019_device_profiles"
+down_revision = "0020_dead_letter_sources"
 
 
 def upgrade() -> None:

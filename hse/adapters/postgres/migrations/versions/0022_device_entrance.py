@@ -3,7 +3,7 @@
 from hse.adapters.postgres.migrate import execute_sql_file
 
 revision = "0022_device_entrance"
-down_revision = "0019_device_profiles"
+down_revision = "0021_polling_shares"
 
 
 def upgrade() -> None:
