@@ -100,6 +100,8 @@ def _events(direction: str) -> sa.TextClause:
 
 EVENTS_ASCENDING, EVENTS_DESCENDING = _events("asc"), _events("desc")
 
+# Aggregates are read a device at a time: of pieces whose times it does not know the planner expects next to nothing, and would rather
+# read the hours of all devices by their time.
 COUNTED = {
     "events": (
         "select read.device_id, read.event_type, width_bucket(read.time, cast(:edges as timestamptz[])) as number,"
@@ -117,20 +119,22 @@ COUNTED = {
         "select read.device_id, read.event_type, width_bucket(read.bucket, cast(:edges as timestamptz[])) as number, read.samples,"
         " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
         " read.value_square_deviation as square_deviation, read.unit_min, read.unit_max"
-        " from unnest(:hours_since, :hours_until) as piece (since, until) cross join lateral ("
+        " from unnest(:ids) as asked (device_id) cross join unnest(:hours_since, :hours_until) as piece (since, until)"
+        " cross join lateral ("
         " select device_id, event_type, bucket, samples, value_count, value_sum, value_min, value_max, value_square_deviation,"
         " unit_min, unit_max from named_hours"
-        " where device_id = any(:ids) and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
+        " where device_id = asked.device_id and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
         " and bucket >= :hours_from and bucket < :hours_to offset 0) read"
     ),
     "days": (
         "select read.device_id, read.event_type, width_bucket(read.bucket, cast(:edges as timestamptz[])) as number, read.samples,"
         " read.value_count as num_values, read.value_sum as total, read.value_min as minimum, read.value_max as maximum,"
         " cast(null as double precision) as square_deviation, read.unit_min, read.unit_max"
-        " from unnest(:days_since, :days_until) as piece (since, until) cross join lateral ("
+        " from unnest(:ids) as asked (device_id) cross join unnest(:days_since, :days_until) as piece (since, until)"
+        " cross join lateral ("
         " select device_id, event_type, bucket, samples, value_count, value_sum, value_min, value_max, unit_min, unit_max"
         " from named_days"
-        " where device_id = any(:ids) and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
+        " where device_id = asked.device_id and event_type = any(:types) and bucket >= piece.since and bucket < piece.until"
         " and bucket >= :days_from and bucket < :days_to offset 0) read"
     ),
 }
