@@ -11,9 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use uuid::Uuid;
 
-#[cfg(test)]
-mod tests;
-
+mod defaults;
 #[cfg(test)]
 mod tests;
 
@@ -110,22 +108,22 @@ pub struct Config {
     /// A Redis URL. Where none is set, nobody can read the state of devices there, and nothing else is missing.
     #[serde(default)]
     pub redis_url: Option<String>,
-    #[serde(default = "default_bind_host")]
+    #[serde(default = "defaults::bind_host")]
     pub bind_host: String,
     /// Ports; 0 takes a free one.
-    #[serde(default = "default_hdp_port")]
+    #[serde(default = "defaults::hdp_port")]
     pub hdp_port: u16,
-    #[serde(default = "default_hdp_tls_port")]
+    #[serde(default = "defaults::hdp_tls_port")]
     pub hdp_tls_port: u16,
-    #[serde(default = "default_ws_port")]
+    #[serde(default = "defaults::ws_port")]
     pub ws_port: u16,
-    #[serde(default = "default_mqtt_port")]
+    #[serde(default = "defaults::mqtt_port")]
     pub mqtt_port: u16,
-    #[serde(default = "default_mqtt_tls_port")]
+    #[serde(default = "defaults::mqtt_tls_port")]
     pub mqtt_tls_port: u16,
-    #[serde(default = "default_device_http_port")]
+    #[serde(default = "defaults::device_http_port")]
     pub device_http_port: u16,
-    #[serde(default = "default_device_http_tls_port")]
+    #[serde(default = "defaults::device_http_tls_port")]
     pub device_http_tls_port: u16,
     /// A broker that a site keeps, `mqtt://user:password@host:port` or `mqtts://`. None by default.
     #[serde(default)]
@@ -137,18 +135,18 @@ pub struct Config {
     #[serde(default)]
     pub broker_topics: Vec<String>,
     /// Nodes of one group share what comes. Default `hse`.
-    #[serde(default = "default_broker_group")]
+    #[serde(default = "defaults::broker_group")]
     pub broker_group: String,
     /// Origins whose pages may connect as devices through WebSocket. None by default: devices send no Origin.
     #[serde(default)]
     pub ws_origins: Vec<String>,
-    #[serde(default = "default_ingest_http_port")]
+    #[serde(default = "defaults::ingest_http_port")]
     pub ingest_http_port: u16,
     /// The control plane's port; it is opened when there is a service token or an authority for client certificates.
-    #[serde(default = "default_grpc_port")]
+    #[serde(default = "defaults::grpc_port")]
     pub grpc_port: u16,
     /// Where it listens. Default `127.0.0.1`: who can reach it can try tokens, so it is opened to others on purpose only.
-    #[serde(default = "default_grpc_bind_host")]
+    #[serde(default = "defaults::grpc_bind_host")]
     pub grpc_bind_host: String,
     /// How the control plane reaches that port, `host:port`, as other machines know it. Default: where it listens, or this
     /// machine's name where it listens everywhere.
@@ -173,161 +171,65 @@ pub struct Config {
     #[serde(default)]
     pub node_name: Option<String>,
     /// Journals with their drains; more lanes use more cores. Default 1, 1 to 64.
-    #[serde(default = "default_lanes")]
+    #[serde(default = "defaults::lanes")]
     pub lanes: u16,
     /// Default 64 MiB, minimum 1 MiB (a record of `frame_bytes_max` must fit twice), at most 1 GiB.
-    #[serde(default = "default_journal_segment_bytes")]
+    #[serde(default = "defaults::journal_segment_bytes")]
     pub journal_segment_bytes: u64,
     /// Undrained bytes a lane may hold before devices are told BUSY. Default 8 GiB, at least four segments.
-    #[serde(default = "default_journal_bytes_max")]
+    #[serde(default = "defaults::journal_bytes_max")]
     pub journal_bytes_max: u64,
     /// Rows of one COPY. Default 50 000: beyond it sorting buys no more index locality.
-    #[serde(default = "default_batch_rows_max")]
+    #[serde(default = "defaults::batch_rows_max")]
     pub batch_rows_max: usize,
     /// Journal bytes of one batch, which bounds the drain's memory. Default 16 MiB.
-    #[serde(default = "default_batch_bytes_max")]
+    #[serde(default = "defaults::batch_bytes_max")]
     pub batch_bytes_max: usize,
     /// An event waits no longer than this for company. Default 1000 ms (requirement D3 allows 1 to 5 s).
-    #[serde(default = "default_batch_age_ms_max")]
+    #[serde(default = "defaults::batch_age_ms_max")]
     pub batch_age_ms_max: u64,
-    #[serde(default = "default_connections_max")]
+    #[serde(default = "defaults::connections_max")]
     pub connections_max: usize,
-    #[serde(default = "default_connections_per_address_max")]
+    #[serde(default = "defaults::connections_per_address_max")]
     pub connections_per_address_max: usize,
     /// Default 1 MiB; at most a quarter of a segment, so that a frame's record fits.
-    #[serde(default = "default_frame_bytes_max")]
+    #[serde(default = "defaults::frame_bytes_max")]
     pub frame_bytes_max: u32,
     /// Unacknowledged EVENTS frames or publications of one connection; beyond it the socket is not read. Default 64.
-    #[serde(default = "default_inflight_frames_max")]
+    #[serde(default = "defaults::inflight_frames_max")]
     pub inflight_frames_max: usize,
-    #[serde(default = "default_hello_timeout_s")]
+    #[serde(default = "defaults::hello_timeout_s")]
     pub hello_timeout_s: u64,
-    #[serde(default = "default_keepalive_s")]
+    #[serde(default = "defaults::keepalive_s")]
     pub keepalive_s: u64,
     /// How long a polled device may take to answer a request. Default 1000 ms, 50 to 10 000.
-    #[serde(default = "default_modbus_timeout_ms")]
+    #[serde(default = "defaults::modbus_timeout_ms")]
     pub modbus_timeout_ms: u64,
     /// May a polled device be this machine, or on its link? Off by default: who may register devices could otherwise have
     /// this node talk to what listens there for itself alone.
     #[serde(default)]
     pub modbus_local_allowed: bool,
     /// Another node polls what this one did after so long without a word from it. Default 30 s, 3 to 600.
-    #[serde(default = "default_modbus_lease_s")]
+    #[serde(default = "defaults::modbus_lease_s")]
     pub modbus_lease_s: u64,
     /// Bytes of the last changes that are kept for readers of the live feed, while there are any. Default 64 MiB, at least
     /// 1 MiB: a reader that is not served for longer than they last is told how many it missed.
-    #[serde(default = "default_live_ring_bytes_max")]
+    #[serde(default = "defaults::live_ring_bytes_max")]
     pub live_ring_bytes_max: usize,
     /// Events older than this are refused as `bad_time`: their partition would be dropped at once. Default 730.
-    #[serde(default = "default_retention_days")]
+    #[serde(default = "defaults::retention_days")]
     pub retention_days: u32,
     /// Event types that the control plane must act on; copied to the outbox in the storing transaction.
-    #[serde(default = "default_relevant_event_types")]
+    #[serde(default = "defaults::relevant_event_types")]
     pub relevant_event_types: Vec<String>,
     /// COPY straight into TimescaleDB's columnstore (2.28.1 or newer); ignored on plain PostgreSQL.
     #[serde(default)]
     pub direct_columnstore: bool,
     /// How long a stop waits for the journal to reach the database; what is left is stored after the next start.
-    #[serde(default = "default_drain_timeout_s")]
+    #[serde(default = "defaults::drain_timeout_s")]
     pub drain_timeout_s: u64,
-    #[serde(default = "default_log_level")]
+    #[serde(default = "defaults::log_level")]
     pub log_level: String,
-}
-
-fn default_bind_host() -> String {
-    "0.0.0.0".to_owned()
-}
-fn default_hdp_port() -> u16 {
-    5000
-}
-fn default_hdp_tls_port() -> u16 {
-    5001
-}
-fn default_ws_port() -> u16 {
-    5002
-}
-fn default_mqtt_port() -> u16 {
-    1883
-}
-fn default_mqtt_tls_port() -> u16 {
-    8883
-}
-fn default_device_http_port() -> u16 {
-    8086
-}
-fn default_device_http_tls_port() -> u16 {
-    8443
-}
-fn default_broker_group() -> String {
-    "hse".to_owned()
-}
-fn default_ingest_http_port() -> u16 {
-    9464
-}
-fn default_grpc_port() -> u16 {
-    50051
-}
-fn default_grpc_bind_host() -> String {
-    "127.0.0.1".to_owned()
-}
-fn default_lanes() -> u16 {
-    1
-}
-fn default_journal_segment_bytes() -> u64 {
-    64 << 20
-}
-fn default_journal_bytes_max() -> u64 {
-    8 << 30
-}
-fn default_batch_rows_max() -> usize {
-    50_000
-}
-fn default_batch_bytes_max() -> usize {
-    16 << 20
-}
-fn default_batch_age_ms_max() -> u64 {
-    1000
-}
-fn default_connections_max() -> usize {
-    50_000
-}
-fn default_connections_per_address_max() -> usize {
-    20_000
-}
-fn default_frame_bytes_max() -> u32 {
-    1 << 20
-}
-fn default_inflight_frames_max() -> usize {
-    64
-}
-fn default_hello_timeout_s() -> u64 {
-    10
-}
-fn default_keepalive_s() -> u64 {
-    60
-}
-fn default_modbus_timeout_ms() -> u64 {
-    1000
-}
-fn default_modbus_lease_s() -> u64 {
-    30
-}
-fn default_live_ring_bytes_max() -> usize {
-    64 << 20
-}
-fn default_retention_days() -> u32 {
-    730
-}
-fn default_relevant_event_types() -> Vec<String> {
-    ["alarm", "state_change", "error"]
-        .map(str::to_owned)
-        .to_vec()
-}
-fn default_drain_timeout_s() -> u64 {
-    20
-}
-fn default_log_level() -> String {
-    "info".to_owned()
 }
 
 /// This machine's name.

@@ -145,6 +145,8 @@ async def test_mosquitto_sub_hears_a_command_and_mosquitto_pub_tells_its_result(
     done = await mosquitto("pub", shared_core, device, version, *result)
     assert (done.returncode, done.said) == (0, b"")
     assert [kept["message"] for kept in await results_of(database, device, 1)] == ["opened"]
+
+
 async def test_a_gateway_is_sent_commands_for_its_children_under_their_names(
     shared_core: Core, caller: Caller, device: Credentials, gateway_child: Credentials
 ) -> None:

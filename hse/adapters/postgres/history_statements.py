@@ -100,8 +100,8 @@ def _events(direction: str) -> sa.TextClause:
 
 EVENTS_ASCENDING, EVENTS_DESCENDING = _events("asc"), _events("desc")
 
-# Aggregates are read a device at a time: of pieces whose times it does not know the planner expects next to nothing, and would rather
-# read the hours of all devices by their time.
+# Aggregates are read a device at a time: of pieces whose times it does not know the planner expects next to nothing, and would
+# rather read the hours of all devices by their time.
 COUNTED = {
     "events": (
         "select read.device_id, read.event_type, width_bucket(read.time, cast(:edges as timestamptz[])) as number,"

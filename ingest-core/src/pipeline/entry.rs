@@ -253,7 +253,13 @@ mod tests {
 
     #[test]
     fn an_entry_without_numbers_reads_back_and_is_known_by_the_absence_of_one() {
-        for source in [Source::Grpc, Source::Core, Source::Mqtt, Source::Modbus, Source::Http] {
+        for source in [
+            Source::Grpc,
+            Source::Core,
+            Source::Mqtt,
+            Source::Modbus,
+            Source::Http,
+        ] {
             let entry = Entry::unsequenced(source, 9, 2, b"events");
             let bytes = entry.encode();
             let read = Entry::decode(&bytes).unwrap();
