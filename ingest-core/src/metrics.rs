@@ -40,6 +40,7 @@ pub struct Metrics {
     pub modbus_endpoints: Gauge,
     pub modbus_polls: Family<Kind, Counter>,
     pub modbus_lateness: Histogram,
+    pub http_answers: Family<Code, Counter>,
     pub events_accepted: Counter,
     pub events_duplicate: Counter,
     pub events_rejected: Family<Code, Counter>,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             modbus_endpoints: Gauge::default(),
             modbus_polls: Family::default(),
             modbus_lateness: latency_histogram(),
+            http_answers: Family::default(),
             events_accepted: Counter::default(),
             events_duplicate: Counter::default(),
             events_rejected: Family::default(),
@@ -136,6 +138,7 @@ impl Default for Metrics {
         };
         metrics.name_inbound();
         metrics.name_modbus();
+        metrics.name_registry();
         metrics.name_commands();
         metrics.name_journal_and_drain();
         metrics.name_live();
@@ -173,6 +176,11 @@ impl Metrics {
             self.mqtt_packets.clone(),
         );
         r.register(
+            "http_answers",
+            "Answers to devices that speak HTTP, by status",
+            self.http_answers.clone(),
+        );
+        r.register(
             "events_accepted",
             "Events taken into the journal",
             self.events_accepted.clone(),
@@ -200,9 +208,13 @@ impl Metrics {
         r.register("busy", "BUSY frames sent", self.busy.clone());
         r.register(
             "ack_latency_seconds",
-            "From a frame or publication read to its acknowledgement handed to the socket",
+            "From a frame, publication or request read to its acknowledgement handed to the socket",
             self.ack_latency.clone(),
         );
+    }
+
+    fn name_registry(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "registry_devices",
             "Devices known",

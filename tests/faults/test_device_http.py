@@ -206,6 +206,23 @@ async def test_what_is_too_much_at_a_time_is_refused(http_device: HttpDevice) ->
         assert answer.status_code == status, (status, answer.text)
 
 
+async def test_a_stranger_may_say_little_and_answers_are_counted(shared_core: Core, http_device: HttpDevice) -> None:
+    before = await asyncio.to_thread(shared_core.metric, "http_answers_total")
+    large = await http_device.ask("POST", "/api/v1/provision", data=b"x" * 5000)
+    assert large.status_code == 413
+    assert await asyncio.to_thread(shared_core.metric, "http_answers_total") == before + 1
+
+
+async def test_a_refusal_is_heard_however_much_was_on_its_way(shared_core: Core, http_device: HttpDevice) -> None:
+    stranger = HttpDevice(shared_core.device_http_port, "nobody")
+    for _ in range(5):
+        for size in (1 << 20, 3 << 20):
+            data = b"x" * size
+            assert (await stranger.write(data)).status_code == 401
+            assert (await http_device.write(data)).status_code == 413
+            assert (await http_device.ask("POST", "/nowhere", data=data)).status_code == 404
+
+
 async def test_http_is_served_over_tls(shared_core: Core, device: Credentials) -> None:
     url = f"https://127.0.0.1:{shared_core.device_http_tls_port}/api/v1/{device.token}/telemetry"
     authority = str(shared_core.settings["tls_certificate_path"])

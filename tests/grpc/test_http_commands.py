@@ -41,6 +41,17 @@ async def test_who_waits_is_told_at_once(shared_core: Core, caller: Caller, devi
     assert dict((await asked).data) == {"value": "done"}
 
 
+async def test_a_device_that_loses_its_token_waits_no_longer(
+    shared_core: Core, device: Credentials, database: Database
+) -> None:
+    http_device = HttpDevice.of(shared_core.device_http_port, device)
+    await http_device.api("GET", "rpc", params={"timeout": 1})
+    waiting = asyncio.create_task(http_device.api("GET", "rpc", params=WAIT_MS))
+    await asyncio.to_thread(database.execute, "update devices set token_hash = null where id = %s", [device.device_id])
+    assert (await waiting).status_code in (401, 408)
+    assert (await http_device.api("GET", "rpc", params={"timeout": 1})).status_code == 401
+
+
 async def test_a_connection_over_mqtt_takes_the_device_over_and_is_taken_over(
     shared_core: Core, caller: Caller, device: Credentials
 ) -> None:

@@ -54,6 +54,20 @@ impl Answer {
         }
     }
 
+    /// For the metrics.
+    pub fn code(&self) -> &'static str {
+        match self.status {
+            StatusCode::OK => "200",
+            StatusCode::NO_CONTENT => "204",
+            StatusCode::BAD_REQUEST => "400",
+            StatusCode::UNAUTHORIZED => "401",
+            StatusCode::REQUEST_TIMEOUT => "408",
+            StatusCode::PAYLOAD_TOO_LARGE => "413",
+            StatusCode::SERVICE_UNAVAILABLE => "503",
+            _ => "other",
+        }
+    }
+
     pub fn into_response(self) -> Written {
         let body = self.body.map(|body| Bytes::from(body.to_string()));
         let content_type = body.is_some().then_some((CONTENT_TYPE, "application/json"));

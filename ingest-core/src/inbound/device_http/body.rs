@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use tokio::time::timeout;
+
+use crate::config::LAST_WORDS_TIMEOUT;
+
+/// Read and thrown away before an answer that does not need it.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
@@ -40,17 +45,44 @@ pub async fn read_body(
         Some(b"gzip" | b"x-gzip") => true,
         Some(_) => return Err(BodyError::Encoding),
     };
-    let collected = timeout(within, Limited::new(body, bytes_max).collect()).await;
-    let collected = collected.map_err(|_| BodyError::Late)?;
-    let bytes = collected.map_err(|error| match error.is::<LengthLimitError>() {
-        true => BodyError::TooLarge(bytes_max),
-        false => BodyError::Broken,
-    })?;
-    let bytes = bytes.to_bytes();
+    let collected = timeout(within, collect(body, bytes_max)).await;
+    let bytes = collected.map_err(|_| BodyError::Late)??;
     match is_packed {
         true => unpacked(&bytes, bytes_max),
         false => Ok(bytes),
     }
+}
+
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > bytes_max {
+            drop(bytes);
+            discard(body).await;
+            return Err(BodyError::TooLarge(bytes_max));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads and throws away what is still on its way: a socket that is closed with bytes unread sends a reset, which can overtake
+/// the answer.
+pub async fn discard(mut body: Incoming) {
+    let mut num_bytes = 0;
+    // What does not come any more is not waited for.
+    let _ = timeout(LAST_WORDS_TIMEOUT, async {
+        while let Some(Ok(frame)) = body.frame().await {
+            num_bytes += frame.data_ref().map_or(0, Bytes::len);
+            if num_bytes > UNREAD_BYTES_MAX {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 /// However little a body is, what it unpacks to is bounded too.

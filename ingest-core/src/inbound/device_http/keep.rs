@@ -1,6 +1,7 @@
 //! Events on their way to the disk: who is answered, is answered when they are durable.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::error;
 use uuid::Uuid;
@@ -30,6 +31,7 @@ pub async fn keep(
     told: Told<'_>,
     decoded: Result<Decoded, FormatError>,
 ) -> Kept {
+    let read_at = Instant::now();
     let intake = node.intake(Source::Http, device_id);
     let (queued, unreadable) = match decoded {
         Ok(decoded) => {
@@ -57,7 +59,11 @@ pub async fn keep(
             return Kept::Refused(refusal);
         }
     };
-    let settled = tokio::spawn(async move { intake.settle_apart(queued).await });
+    let settled = tokio::spawn(async move {
+        let settled = intake.settle_apart(queued).await;
+        intake.observe_ack(read_at);
+        settled
+    });
     match (settled.await, unreadable) {
         (Ok(Ok(())), None) => Kept::Events,
         (Ok(Ok(())), Some(why)) => Kept::Unreadable(why),

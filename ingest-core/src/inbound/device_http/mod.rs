@@ -14,7 +14,7 @@
 //! - What a known device sends and nobody can understand is kept as a dead letter, and answered with 400. What a stranger sends is
 //!   kept nowhere.
 //! - A token is neither logged nor repeated in an answer; nor is a path, which may hold one.
-//! - A request holds a body of `frame_bytes_max`, a connection one request at a time.
+//! - A device's request holds a body of `frame_bytes_max`, a stranger's 4 KiB; a connection one request at a time.
 
 mod answers;
 mod body;
@@ -41,7 +41,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use answers::{Answer, Dialect};
-use body::read_body;
+use body::{discard, read_body};
 use keep::keep;
 pub use polls::Polls;
 use routes::{Asked, Route, route};
@@ -56,6 +56,7 @@ use crate::inbound::formats::thingsboard::{
 };
 use crate::inbound::formats::{Decoded, FormatError, Told};
 use crate::inbound::mqtt::provision;
+use crate::metrics::Code;
 use crate::node::Node;
 use crate::pipeline::live::Peer;
 use crate::pipeline::ports::{ClaimOutcome, SinkError};
@@ -65,6 +66,8 @@ use crate::pipeline::window::Watermark;
 /// Head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
+/// What a stranger may say.
+const STRANGER_BYTES_MAX: usize = 4096;
 /// How long a question waits for its answer, where the device does not say.
 const POLL_DEFAULT: Duration = Duration::from_secs(60);
 const POLL_MAX: Duration = Duration::from_secs(300);
@@ -75,6 +78,7 @@ struct Caller<'a> {
     polls: &'a Arc<Polls>,
     peer: Peer,
     device_id: Uuid,
+    token: &'a str,
     known: Watermark,
 }
 
@@ -84,7 +88,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| async move {
-        Ok::<_, Infallible>(answer(node, polls, peer, request).await.into_response())
+        let answer = answer(node, polls, peer, request).await;
+        let code = answer.code();
+        node.metrics
+            .http_answers
+            .get_or_create(&Code { code })
+            .inc();
+        Ok::<_, Infallible>(answer.into_response())
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -118,7 +128,10 @@ async fn answer(
     let query = head.uri.query().unwrap_or_default();
     let found = match route(&head.method, path) {
         Ok(found) => found,
-        Err(no_route) => return Answer::no_route(no_route),
+        Err(no_route) => {
+            discard(body).await;
+            return Answer::no_route(no_route);
+        }
     };
     if matches!(found, Route::Ping) {
         return Answer::empty(StatusCode::NO_CONTENT);
@@ -128,6 +141,7 @@ async fn answer(
         _ => Dialect::ThingsBoard,
     };
     if node.stopping.is_cancelled() || !node.registry.is_loaded() {
+        discard(body).await;
         return dialect.not_now("this node cannot take anything for now");
     }
     let token = match found {
@@ -136,12 +150,25 @@ async fn answer(
         Route::Provision | Route::Ping => None,
     };
     let device = match token.map(|token| node.registry.authenticate_by_token(token)) {
-        Some(Err(_)) => return dialect.unauthorized(),
+        Some(Err(_)) => {
+            discard(body).await;
+            return dialect.unauthorized();
+        }
         Some(Ok(device)) => Some(device),
         None => None,
     };
-    let bytes_max = node.config.frame_bytes_max as usize;
-    let body = match read_body(&head.headers, body, bytes_max, node.config.idle_timeout()).await {
+    // A stranger is given the room and the time of a greeting.
+    let (bytes_max, within) = match device {
+        Some(_) => (
+            node.config.frame_bytes_max as usize,
+            node.config.idle_timeout(),
+        ),
+        None => (
+            STRANGER_BYTES_MAX,
+            Duration::from_secs(node.config.hello_timeout_s),
+        ),
+    };
+    let body = match read_body(&head.headers, body, bytes_max, within).await {
         Ok(body) => body,
         Err(error) => return dialect.no_body(&error),
     };
@@ -153,6 +180,7 @@ async fn answer(
         polls,
         peer,
         device_id,
+        token: token.unwrap_or_default(),
         known,
     };
     match found {
@@ -299,6 +327,12 @@ impl Caller<'_> {
         let Ok(Ok(polled)) = timeout(POLL_MAX, connect).await else {
             return Answer::nothing_came();
         };
+        // Once more: a revocation between the first look and the take-over found no session to end.
+        let still_allowed = self.node.registry.authenticate(self.device_id, self.token);
+        if still_allowed.is_err() {
+            self.polls.forget(&polled);
+            return Dialect::ThingsBoard.unauthorized();
+        }
         let Some((number, command)) = polled.next_command(self.node, deadline).await else {
             return Answer::nothing_came();
         };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::COMMANDS_PER_DEVICE_MAX;
@@ -24,6 +25,8 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 pub struct Polled {
     device_id: Uuid,
     state: Mutex<State>,
+    /// It is not there any more.
+    is_over: CancellationToken,
     // Dropped in this order, see `inbound::greeting`.
     pub commands: CommandLink,
     _presence: Presence,
@@ -70,6 +73,7 @@ impl Polls {
                 numbered: VecDeque::new(),
                 last_number: 0,
             }),
+            is_over: CancellationToken::new(),
             commands: node.commands.connect(device_id, peer),
             _presence: node.live.connected(device_id, peer.protocol, peer.address),
             session,
@@ -93,13 +97,20 @@ impl Polls {
             }
             tokio::select! {
                 _ = polled.session.end.received() => break,
+                () = polled.is_over.cancelled() => break,
                 () = node.stopping.cancelled() => break,
                 () = sleep_until(gone_at) => {}
             }
         }
+        self.forget(&polled);
+    }
+
+    /// The device is not there any more, as far as it is still this one.
+    pub fn forget(&self, polled: &Arc<Polled>) {
+        polled.is_over.cancel();
         let mut devices = lock(&self.devices);
         let current = devices.get(&polled.device_id);
-        if current.is_some_and(|current| Arc::ptr_eq(current, &polled)) {
+        if current.is_some_and(|current| Arc::ptr_eq(current, polled)) {
             devices.remove(&polled.device_id);
         }
     }
