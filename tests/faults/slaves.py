@@ -5,7 +5,7 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID, uuid4
 
 from pymodbus.constants import ExcCodes
@@ -159,8 +159,15 @@ def definition(
     return json.dumps(kept.points), json.dumps(kept.format)
 
 
+class Executes(Protocol):
+    """What runs a statement in a transaction of its own."""
+
+    def execute(self, statement: str, parameters: list[object] | None = None) -> object:
+        """Run it."""
+
+
 def give_profile(
-    database: Database,
+    database: Executes,
     device: Credentials,
     defined: tuple[str, str],
     address: dict[str, object],
@@ -181,7 +188,7 @@ def give_profile(
     return profile
 
 
-def change_profile(database: Database, profile: UUID, defined: tuple[str, str]) -> None:
+def change_profile(database: Executes, profile: UUID, defined: tuple[str, str]) -> None:
     """Change what a profile says."""
     database.execute("update device_profiles set points = %s, format = %s where id = %s", [*defined, profile])
 

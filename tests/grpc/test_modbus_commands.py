@@ -126,7 +126,7 @@ async def test_what_cannot_be_written_is_not(
     slaves: Slaves, caller: Caller, device: Credentials, point: str, value: float | str, why: str
 ) -> None:
     state, status, message, _ = await asked(caller, write(device, point, value))
-    assert (state, status) == ("FAILED", 0)
+    assert (state, status) == ("FAILED", 258)
     assert why in message
     assert "nothing was written" in message
     assert not [request for request in slaves[1].requests if request[0] in (5, 6, 16)]

@@ -399,7 +399,16 @@ impl CommandLink {
 
     /// The device has answered. False when nobody waits for that answer.
     pub fn complete(&self, outcome: &Outcome<'_>) -> bool {
-        let taken = lock(&self.link.state).remove(outcome.request_id, |w| w.is_delivered);
+        self.end_with(outcome, |waiting| waiting.is_delivered)
+    }
+
+    /// Who speaks for the device has answered for it, without having written the command to it. As [`Self::complete`].
+    pub fn answer_unwritten(&self, outcome: &Outcome<'_>) -> bool {
+        self.end_with(outcome, |_| true)
+    }
+
+    fn end_with(&self, outcome: &Outcome<'_>, is_meant: impl FnOnce(&Waiting) -> bool) -> bool {
+        let taken = lock(&self.link.state).remove(outcome.request_id, is_meant);
         let Some(waiting) = taken else {
             return false;
         };

@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::endpoint::{ConnectError, Endpoint};
+use super::endpoint::{CallError, ConnectError, Endpoint};
 use super::link::{Failure, Link, Repeat};
 use super::slave::{NotRead, Polled, Slave, ask_for};
 use super::telling::{NotUnderstood, Reading};
-use super::writing::{self, ILLEGAL_FUNCTION, NotWritten, Write};
+use super::writing::{self, ILLEGAL_FUNCTION, STATUS_REFUSED, Write};
 use crate::config::{MODBUS_SILENT_SHARE, MODBUS_SPOKEN_FOR_RETRY};
 use crate::frame::{CommandResult, EventIter, Events};
 use crate::inbound::awaited::Awaited;
@@ -275,7 +275,7 @@ impl Line {
         let unit_id = slave.unit_id;
         let written = match Write::of(&format, command) {
             Ok(write) => write_and_read_back(&mut self.link, unit_id, &write).await,
-            Err(refused) => Err(EndedWrite::Refused(refused)),
+            Err(refused) => Ok((writing::Outcome::refused(&refused), Vec::new())),
         };
         let Some(slave) = self.slaves.get_mut(place) else {
             return;
@@ -285,14 +285,16 @@ impl Line {
         };
         let (outcome, readings) = match written {
             Ok(written) => written,
-            Err(ended) => {
-                voice
-                    .commands
-                    .refuse(&command.request_id, &ended.to_string());
+            Err(unknown) => {
+                let message = unknown.to_string();
+                voice.commands.refuse(&command.request_id, &message);
                 return;
             }
         };
-        voice.commands.note_delivered(&command.request_id);
+        let is_written = outcome.status != STATUS_REFUSED;
+        if is_written {
+            voice.commands.note_delivered(&command.request_id);
+        }
         let result = CommandResult {
             request_id: &command.request_id,
             status: outcome.status,
@@ -300,7 +302,10 @@ impl Line {
             data: Some(&outcome.data),
         };
         let outcome = results::Outcome::of(&result);
-        let is_awaited = outcome.is_some_and(|outcome| voice.commands.complete(&outcome));
+        let is_awaited = outcome.is_some_and(|outcome| match is_written {
+            true => voice.commands.complete(&outcome),
+            false => voice.commands.answer_unwritten(&outcome),
+        });
         let kept = (self.node).keep_result(slave.device_id, outcome, is_awaited);
         self.pending.extend(kept.map(|queued| Pending {
             slave: place,
@@ -353,16 +358,14 @@ impl Line {
 
 /// A write of which the device has told no end.
 #[derive(Debug, thiserror::Error)]
-enum EndedWrite {
-    #[error("{0}; nothing was written")]
-    Refused(NotWritten),
+enum NoEnd {
     #[error("{0}; nothing was written")]
     NotConnected(ConnectError),
     #[error("{0}; the device may have done it")]
-    NoAnswer(super::endpoint::CallError),
+    NoAnswer(CallError),
 }
 
-impl From<Failure> for EndedWrite {
+impl From<Failure> for NoEnd {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotConnected(error) => Self::NotConnected(error),
@@ -378,7 +381,7 @@ async fn write_and_read_back(
     link: &mut Link,
     unit_id: u8,
     write: &Write<'_>,
-) -> Result<(writing::Outcome, Readings), EndedWrite> {
+) -> Result<(writing::Outcome, Readings), NoEnd> {
     let mut answer = link
         .call(unit_id, write.request(false), Repeat::Never)
         .await?;

@@ -10,8 +10,10 @@
 //! | 1 to 255 | the device's exception, to the writing |
 //! | 256 | written, and another value was read back |
 //! | 257 | written, and it could not be read back |
+//! | 258 | refused here: nothing was written |
 //!
-//! What is refused, or has no answer, ends as failed without a status. Data are `point`, and the `value` and `raw` that were read back.
+//! A write without an answer ends as failed without a status, and is sent again by the control plane, as any command of which nobody
+//! knows what became of it (ADR 16). Data are `point`, and the `value` and `raw` that were read back.
 
 use std::borrow::Cow;
 
@@ -29,6 +31,7 @@ use crate::pipeline::profiles::{Mapped, ModbusFormat, ModbusFunction, ModbusRegi
 const WRITE: &str = "write";
 pub const STATUS_READ_BACK_OTHERWISE: u64 = 256;
 pub const STATUS_NOT_READ_BACK: u64 = 257;
+pub const STATUS_REFUSED: u64 = 258;
 /// The exception of a device that cannot write single registers.
 pub const ILLEGAL_FUNCTION: u8 = 1;
 
@@ -92,6 +95,19 @@ pub struct Outcome {
     pub message: Cow<'static, str>,
     /// A MessagePack map.
     pub data: Vec<u8>,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn refused(why: &NotWritten) -> Self {
+        let mut data = Vec::new();
+        write_map_len(&mut data, 0);
+        Self {
+            status: STATUS_REFUSED,
+            message: format!("{why}; nothing was written").into(),
+            data,
+        }
+    }
 }
 
 impl<'f> Write<'f> {
