@@ -24,6 +24,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --group test --group dev
+	$(BIN)/pip install --quiet --upgrade --target $(VENV)/thingsboard-sdk --group thingsboard
 	touch $@
 
 $(VENV)/extension: $(VENV)/installed $(RUST_SOURCES)

@@ -1,8 +1,4 @@
-"""ThingsBoard's own client SDK from PyPI against our endpoint, in its own process, since it brings a copy of paho along.
-
-pip install --target DIRECTORY tb-mqtt-client
-HSE_TEST_THINGSBOARD_SDK=DIRECTORY pytest tests/grpc/test_thingsboard_sdk.py
-"""
+"""ThingsBoard's own client SDK from PyPI against our endpoint, in its own process, since it brings a copy of paho along."""
 
 import asyncio
 import contextlib
@@ -26,13 +22,12 @@ from tests.faults.wire import Credentials
 from tests.grpc.caller import Caller
 from tests.grpc.test_commands import command
 
-SDK = os.environ.get("HSE_TEST_THINGSBOARD_SDK", "")
+# Where `make dev` puts it.
+SDK = Path(sys.prefix) / "thingsboard-sdk"
 SCRIPT = Path(__file__).with_name("thingsboard_sdk.py")
 
 pytestmark = [
-    pytest.mark.skipif(
-        not SDK, reason="HSE_TEST_THINGSBOARD_SDK is not set: no client SDK of ThingsBoard to test with"
-    ),
+    pytest.mark.skipif(not SDK.is_dir(), reason="the client SDK of ThingsBoard is not installed: make dev"),
     pytest.mark.timeout(120),
 ]
 
@@ -82,7 +77,7 @@ class SdkPeer:
 @contextlib.asynccontextmanager
 async def sdk_peer(core: Core, token: str, kind: str = "device") -> AsyncIterator[SdkPeer]:
     """Start the SDK as a device or a gateway."""
-    environment = {"PYTHONPATH": SDK, "PATH": os.environ["PATH"]}
+    environment = {"PYTHONPATH": str(SDK), "PATH": os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(SCRIPT), str(core.mqtt_port), token, kind),
         env=environment,
