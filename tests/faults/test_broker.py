@@ -1,5 +1,6 @@
 """A broker that a site keeps, with Mosquitto in its place: what is published there is stored, acknowledged when durable."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -13,8 +14,10 @@ from tests.faults.conftest import NewCore
 from tests.faults.core import Core
 from tests.faults.database import Database
 from tests.faults.mqtt import MqttPeer
+from tests.faults.strace import tampering
 from tests.faults.test_mqtt import dead_letters
 from tests.faults.test_mqtt_formats import TASMOTA, stored
+from tests.faults.test_mqtt_promises import with_strace
 from tests.faults.wire import Credentials
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: no broker to test with")
@@ -126,6 +129,28 @@ async def test_a_core_killed_between_publication_and_acknowledgement_stores_all_
     await until_in_thread(lambda: database.execute(select, [children[0].device_id]) == found, what, seconds=60)
     assert await core.stop() == 0
     assert json.dumps(sorted(taken)) == json.dumps(list(range(1, last + 1)))
+
+
+@with_strace
+async def test_a_broker_keeps_what_the_journal_has_not_written_yet(
+    new_core: NewCore,
+    broker: Broker,
+    database: Database,
+    device: Credentials,
+    children: list[Credentials],
+    tmp_path: Path,
+) -> None:
+    core = core_of(new_core, broker, device, node_name="one")
+    await core.started()
+    await heard(core)
+    async with await publisher(broker) as peer:
+        async with tampering(core.process.pid, tmp_path / "strace", "pwrite64", "delay_enter=60000000"):
+            await peer.puback(peer.publish({"power": 7}, "site/0/telemetry"))
+            # Time enough for an acknowledgement that does not wait.
+            await asyncio.sleep(1)
+            await core.kill()
+        await core.started()
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
 
 
 async def test_a_broker_s_settings_that_are_none_end_the_start(new_core: NewCore, device: Credentials) -> None:

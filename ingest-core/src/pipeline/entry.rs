@@ -55,8 +55,8 @@ impl Source {
     /// The source that [`Self::as_str`] names so; none for a name that a newer release gave.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let all = [Self::Hdp, Self::Grpc, Self::Core, Self::Mqtt];
-        all.into_iter().find(|source| source.as_str() == name)
+        let mut all = (1..).map_while(Self::from_u8);
+        all.find(|source| source.as_str() == name)
     }
 
     /// By which door an event came of which only `epoch` and `seq` were kept. Of one with a number only this much is known:
