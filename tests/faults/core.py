@@ -27,6 +27,10 @@ SMALL = {
 }
 
 
+# A tracer that does not let go of it keeps a killed process from ending.
+CLEAN_UP_SECONDS = 30
+
+
 class Core:
     """One node: a data directory and ports that stay the same over any number of processes."""
 
@@ -132,7 +136,7 @@ class Core:
         if self.is_running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGKILL)
-            self.process.wait()
+            self.process.wait(CLEAN_UP_SECONDS)
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of a health or metrics page; status 0 when nobody answers."""

@@ -82,7 +82,12 @@ async def tampering(pid: int, log: Path, calls: str, injection: str) -> AsyncIte
     finally:
         if tracer.poll() is None:
             tracer.send_signal(signal.SIGINT)
-        await until(lambda: tracer.poll() is not None, "strace lets go")
+        try:
+            await until(lambda: tracer.poll() is not None, "strace lets go")
+        finally:
+            # It would hold what it traces for ever, also when that is dead.
+            tracer.kill()
+            tracer.wait()
 
 
 def is_traced_whole(pid: int) -> bool:

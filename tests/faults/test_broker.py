@@ -144,9 +144,9 @@ async def test_a_broker_keeps_what_the_journal_has_not_written_yet(
     await core.started()
     await heard(core)
     async with await publisher(broker) as peer:
-        async with tampering(core.process.pid, tmp_path / "strace", "pwrite64", "delay_enter=60000000"):
+        async with tampering(core.process.pid, tmp_path / "strace", "pwrite64", "delay_enter=3000000"):
             await peer.puback(peer.publish({"power": 7}, "site/0/telemetry"))
-            # Time enough for an acknowledgement that does not wait.
+            # Time enough for an acknowledgement that does not wait, and less than the write is held up.
             await asyncio.sleep(1)
             await core.kill()
         await core.started()
