@@ -15,6 +15,7 @@
 //! - [`inbound`], [`outbound`]: sockets; the database;
 //! - [`node`], [`startup`], [`shutdown`]: what one process is made of, how it starts, and in which order it stops;
 //! - [`config`], [`metrics`]: every limit; every metric's name;
+//! - [`tls`]: towards servers that this machine trusts;
 //! - `python`: the only file that knows Python.
 //!
 //! Promise: what was acknowledged is stored exactly once, whatever is killed or cut in between. Each module states the
@@ -33,3 +34,4 @@ pub mod pipeline;
 mod python;
 pub mod shutdown;
 pub mod startup;
+pub mod tls;

@@ -11,13 +11,14 @@ SOURCES = ROOT / "ingest-core" / "src"
 
 # Words that everybody may use: limits and numbers.
 WORDS = {"config", "metrics"}
-INSIDE = WORDS | {"event", "frame", "journal", "pipeline"}
+INSIDE = WORDS | {"event", "frame", "journal", "pipeline", "tls"}
 MAY_KNOW: dict[str, set[str]] = {
     "event": set(),
     "frame": {"event"},
     "journal": set(),
     "config": set(),
     "metrics": set(),
+    "tls": set(),
     "pipeline": WORDS | {"event", "frame", "journal"},
     "outbound": INSIDE,
     # What a running node is made of; connections hold it.

@@ -97,6 +97,18 @@ pub struct Events<'a> {
     pub events: EventIter<'a>,
 }
 
+impl<'a> Events<'a> {
+    /// Events without numbers, encoded one after the other; `first_seq` stands for nothing.
+    #[must_use]
+    pub fn without_numbers(events: &'a [u8], num_events: u32) -> Self {
+        Self {
+            first_seq: 1,
+            num_events,
+            events: EventIter::new(events, num_events),
+        }
+    }
+}
+
 /// The answer to a COMMAND.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandResult<'a> {

@@ -14,6 +14,8 @@
 //! device_http devices that speak HTTP
 //! broker      the other way round: a client of a broker that a site keeps
 //! formats     what devices say in forms that are not ours, as events
+//! numbered    commands under numbers, for firmware that knows them so
+//! unnumbered  those events, or a dead letter, on their way into the journal
 //! grpc        the control plane's door
 //! http        health and metrics
 //! ```
@@ -34,5 +36,7 @@ pub mod http;
 pub mod listener;
 pub mod modbus;
 pub mod mqtt;
+mod numbered;
+mod unnumbered;
 pub mod websocket;
 pub mod wire;

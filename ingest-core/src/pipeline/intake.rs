@@ -27,6 +27,15 @@ pub enum Taken {
     Refused(Refusal),
 }
 
+impl From<Result<Queued, Refusal>> for Taken {
+    fn from(queued: Result<Queued, Refusal>) -> Self {
+        match queued {
+            Ok(queued) => Self::Queued(queued),
+            Err(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
 /// A frame on its way to the disk.
 pub struct Queued {
     pub ticket: AppendTicket,
@@ -132,8 +141,12 @@ impl Intake {
     /// has, or of none, whose events have no numbers; then `frame.first_seq` stands for nothing.
     ///
     /// # Errors
-    /// As [`Self::take`].
-    pub fn take_apart(&self, epoch: Option<u64>, frame: Events<'_>) -> Result<Taken, FrameError> {
+    /// As [`Self::take`]; the inner one where nothing of it was taken.
+    pub fn take_apart(
+        &self,
+        epoch: Option<u64>,
+        frame: Events<'_>,
+    ) -> Result<Result<Queued, Refusal>, FrameError> {
         let (first_seq, received_us) = (frame.first_seq, now_us());
         let checked = self.check(frame, received_us)?;
         let (num_events, events) = (checked.num_events, checked.events);
@@ -145,10 +158,7 @@ impl Intake {
         if let Some(epoch) = epoch {
             (entry.epoch, entry.first_seq) = (epoch, first_seq);
         }
-        Ok(match self.queue(&entry, checked.outline, None) {
-            Ok(queued) => Taken::Queued(queued),
-            Err(refusal) => Taken::Refused(refusal),
-        })
+        Ok(self.queue(&entry, checked.outline, None))
     }
 
     /// Takes what cannot be understood, to be kept as a dead letter.

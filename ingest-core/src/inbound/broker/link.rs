@@ -16,16 +16,15 @@ use uuid::Uuid;
 use super::{BrokerSettings, BrokerSettingsError};
 use crate::config::BUSY_RETRY_AFTER;
 use crate::event::RejectCode;
-use crate::frame::{EventIter, Events};
 use crate::inbound::formats::thingsboard::{no_such_child, telemetry};
 use crate::inbound::formats::{Decoded, FormatError, Told};
 use crate::inbound::mqtt::{Topic, read_other};
+use crate::inbound::unnumbered::queue;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::circuit::Circuit;
 use crate::pipeline::entry::Source;
-use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
-use crate::pipeline::unreadable::Unreadable;
+use crate::pipeline::intake::{Intake, Queued, Refusal};
 
 /// What the client may be asked for at a time: an acknowledgement for each packet identifier that there is, since a broker may send
 /// all that it has before it is given any, and the subscriptions.
@@ -171,7 +170,7 @@ async fn take(
     let intake = node.intake(Source::Mqtt, speaker);
     loop {
         match queue(&intake, told, &decoded) {
-            Ok(queued) => return Ok((intake, queued)),
+            Ok(taken) => return Ok((intake, taken.queued)),
             Err(refusal @ (Refusal::JournalFull | Refusal::AfterRefusal)) => {
                 intake.count_refusal(refusal);
                 sleep(BUSY_RETRY_AFTER).await;
@@ -205,32 +204,4 @@ fn read(node: &Node, speaker: Uuid, told: Told<'_>) -> Result<Decoded, FormatErr
         Err(FormatError::Topic) => telemetry(told.payload),
         read => read,
     }
-}
-
-fn queue(
-    intake: &Intake,
-    told: Told<'_>,
-    decoded: &Result<Decoded, FormatError>,
-) -> Result<Queued, Refusal> {
-    let why = match decoded {
-        Ok(decoded) => {
-            let events = Events {
-                first_seq: 1,
-                num_events: decoded.num_events,
-                events: EventIter::new(&decoded.events, decoded.num_events),
-            };
-            match intake.take_apart(None, events) {
-                Ok(Taken::Queued(queued)) => return Ok(queued),
-                Ok(Taken::Refused(refusal)) => return Err(refusal),
-                Ok(Taken::Duplicate) => "taken before".to_owned(),
-                Err(failure) => failure.to_string(),
-            }
-        }
-        Err(failure) => failure.to_string(),
-    };
-    intake.take_unreadable(&Unreadable {
-        topic: told.topic,
-        payload: told.payload,
-        reason: &why,
-    })
 }

@@ -30,6 +30,7 @@ pub use patterns::{Pattern, PatternError};
 use crate::config::Secret;
 use crate::node::Node;
 use crate::pipeline::circuit::Circuit;
+use crate::tls::client_config;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const OUTGOING_BYTES_MAX: usize = 64 << 10;
@@ -126,7 +127,7 @@ impl BrokerSettings {
             options.set_credentials(&self.username, password);
         }
         if self.is_tls {
-            let tls = TlsConfiguration::Rustls(Arc::new(tls()?));
+            let tls = TlsConfiguration::Rustls(Arc::new(client_config()?));
             options.set_transport(Transport::tls_with_config(tls));
         }
         Ok(options)
@@ -137,18 +138,6 @@ fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text)
         .decode_utf8_lossy()
         .into_owned()
-}
-
-fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
 }
 
 /// Takes what the broker has, until `stop`; one that is away is waited for.

@@ -6,12 +6,11 @@ use std::time::Instant;
 use tracing::error;
 use uuid::Uuid;
 
-use crate::frame::{EventIter, Events};
 use crate::inbound::formats::{Decoded, FormatError, Told};
+use crate::inbound::unnumbered::queue;
 use crate::node::Node;
 use crate::pipeline::entry::Source;
-use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
-use crate::pipeline::unreadable::Unreadable;
+use crate::pipeline::intake::{Queued, Refusal};
 
 /// What became of what a device sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,32 +32,15 @@ pub async fn keep(
 ) -> Kept {
     let read_at = Instant::now();
     let intake = node.intake(Source::Http, device_id);
-    let (queued, unreadable) = match decoded {
-        Ok(decoded) => {
-            let events = Events {
-                first_seq: 1,
-                num_events: decoded.num_events,
-                events: EventIter::new(&decoded.events, decoded.num_events),
-            };
-            match intake.take_apart(None, events) {
-                Ok(Taken::Queued(queued)) => {
-                    let refused = all_refused(&queued);
-                    (Ok(queued), refused)
-                }
-                Ok(Taken::Refused(refusal)) => (Err(refusal), None),
-                Ok(Taken::Duplicate) => return Kept::Events,
-                Err(failure) => unreadable_of(&intake, told, failure.to_string()),
-            }
-        }
-        Err(failure) => unreadable_of(&intake, told, failure.to_string()),
-    };
-    let queued = match queued {
-        Ok(queued) => queued,
+    let taken = match queue(&intake, told, &decoded) {
+        Ok(taken) => taken,
         Err(refusal) => {
             intake.count_refusal(refusal);
             return Kept::Refused(refusal);
         }
     };
+    let queued = taken.queued;
+    let unreadable = (taken.why_unreadable).or_else(|| all_refused(&queued));
     let settled = tokio::spawn(async move {
         let settled = intake.settle_apart(queued).await;
         intake.observe_ack(read_at);
@@ -80,17 +62,4 @@ fn all_refused(queued: &Queued) -> Option<String> {
     let (_, code) = queued.rejected.first()?;
     let is_all = queued.rejected.len() as u64 == queued.num_events;
     is_all.then(|| code.to_string())
-}
-
-fn unreadable_of(
-    intake: &Intake,
-    told: Told<'_>,
-    why: String,
-) -> (Result<Queued, Refusal>, Option<String>) {
-    let unreadable = Unreadable {
-        topic: told.topic,
-        payload: told.payload,
-        reason: &why,
-    };
-    (intake.take_unreadable(&unreadable), Some(why))
 }

@@ -3,7 +3,7 @@
 //!
 //! **Invariant.** As for any other device there is one connection: it takes the device over, and is taken over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::COMMANDS_PER_DEVICE_MAX;
+use crate::inbound::numbered::Numbered;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
 use crate::pipeline::live::{Peer, Presence};
@@ -36,8 +36,7 @@ pub struct Polled {
 struct State {
     /// The later one of now and when the question that waits will be over.
     last_seen: Instant,
-    numbered: VecDeque<(u32, Arc<str>)>,
-    last_number: u32,
+    numbered: Numbered,
 }
 
 /// All devices that ask.
@@ -70,8 +69,7 @@ impl Polls {
             device_id,
             state: Mutex::new(State {
                 last_seen: Instant::now(),
-                numbered: VecDeque::new(),
-                last_number: 0,
+                numbered: Numbered::default(),
             }),
             is_over: CancellationToken::new(),
             commands: node.commands.connect(device_id, peer),
@@ -129,27 +127,13 @@ impl Polled {
         };
         let mut state = lock(&self.state);
         state.last_seen = Instant::now();
-        command.map(|command| (state.number(&command.request_id), command))
+        command.map(|command| (state.numbered.note(&command.request_id), command))
     }
 
     /// The command that was sent under a number.
     pub fn request_of(&self, number: &str) -> Option<Arc<str>> {
-        let number: u32 = number.parse().ok()?;
         let mut state = lock(&self.state);
         state.last_seen = Instant::now();
-        let found = state.numbered.iter().find(|(known, _)| *known == number)?;
-        Some(Arc::clone(&found.1))
-    }
-}
-
-impl State {
-    fn number(&mut self, request_id: &Arc<str>) -> u32 {
-        if self.numbered.len() >= COMMANDS_PER_DEVICE_MAX {
-            self.numbered.pop_front();
-        }
-        self.last_number = self.last_number.wrapping_add(1);
-        self.numbered
-            .push_back((self.last_number, Arc::clone(request_id)));
-        self.last_number
+        state.numbered.request_of(number)
     }
 }

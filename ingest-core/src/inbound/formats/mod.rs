@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::event::Event;
-use crate::frame::{EVENTS_PER_FRAME_MAX, encode_event};
+use crate::frame::{EVENTS_PER_FRAME_MAX, Events, encode_event};
 use crate::pipeline::unreadable::Unreadable;
 
 /// Why a payload is not what it should be.
@@ -67,6 +67,11 @@ pub struct Decoded {
 }
 
 impl Decoded {
+    #[must_use]
+    pub fn as_events(&self) -> Events<'_> {
+        Events::without_numbers(&self.events, self.num_events)
+    }
+
     /// # Errors
     /// There are none, or more than a message may have.
     pub fn checked(self) -> Result<Self, FormatError> {

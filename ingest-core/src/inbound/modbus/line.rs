@@ -22,14 +22,14 @@ use super::slave::{NotRead, Polled, Slave, ask_for};
 use super::telling::{NotUnderstood, Reading};
 use super::writing::{self, ILLEGAL_FUNCTION, STATUS_REFUSED, Write};
 use crate::config::{MODBUS_SILENT_SHARE, MODBUS_SPOKEN_FOR_RETRY};
-use crate::frame::{CommandResult, EventIter, Events};
+use crate::frame::{CommandResult, Events};
 use crate::inbound::awaited::Awaited;
 use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::commands::Command;
-use crate::pipeline::intake::{Refusal, Taken};
+use crate::pipeline::intake::Refusal;
 use crate::pipeline::live::{Peer, Protocol};
 use crate::pipeline::profiles::Framing;
 use crate::pipeline::registry::PolledDevice;
@@ -222,15 +222,10 @@ impl Line {
         let mut queued = Vec::new();
         let mut refused = None;
         if telling.num_events > 0 {
-            let events = Events {
-                first_seq: 1,
-                num_events: telling.num_events,
-                events: EventIter::new(&telling.events, telling.num_events),
-            };
+            let events = Events::without_numbers(&telling.events, telling.num_events);
             match slave.intake.take_apart(None, events) {
-                Ok(Taken::Queued(events)) => queued.push(events),
-                Ok(Taken::Duplicate) => {}
-                Ok(Taken::Refused(refusal)) => refused = Some(refusal),
+                Ok(Ok(events)) => queued.push(events),
+                Ok(Err(refusal)) => refused = Some(refusal),
                 // They were encoded here.
                 Err(error) => error!(%error, "events that were made here cannot be read"),
             }

@@ -3,7 +3,6 @@
 //! A command is published once; it is delivered when it was written whole, as in HDP/1. With QoS 1 the device acknowledges it,
 //! which bounds how many it is given at a time, and tells nothing more: what it did tells its result.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -17,6 +16,7 @@ use super::topics::{Channel, channel_of, command_topic};
 use crate::config::COMMANDS_PER_DEVICE_MAX;
 use crate::event::metadata_to_json;
 use crate::inbound::formats::thingsboard::{gateway_request, request_message};
+use crate::inbound::numbered::Numbered;
 use crate::pipeline::commands::Command;
 
 /// Commands written in one go; between two goes the device's own packets have their turn.
@@ -70,8 +70,7 @@ pub struct Deliveries {
     subscription: Option<(Channel, Qos)>,
     /// All others.
     heard: Vec<(Channel, Qos)>,
-    numbered: VecDeque<(u32, Arc<str>)>,
-    last_number: u32,
+    pub numbered: Numbered,
     /// Packet identifiers of messages that were not acknowledged.
     unacknowledged: Vec<u16>,
     last_packet_id: u16,
@@ -86,8 +85,7 @@ impl Deliveries {
             limits,
             subscription: None,
             heard: Vec::new(),
-            numbered: VecDeque::new(),
-            last_number: 0,
+            numbered: Numbered::default(),
             unacknowledged: Vec::new(),
             last_packet_id: 0,
             unwritten: Vec::new(),
@@ -171,13 +169,13 @@ impl Deliveries {
         let own = self.subscription;
         let (topic, payload, qos) = match (for_child, own) {
             (Some((qos, name)), _) => {
-                let number = self.number(&command.request_id);
+                let number = self.numbered.note(&command.request_id);
                 let kind = &command.command_type;
                 let payload = gateway_request(&name, number, kind, &params(command));
                 (GATEWAY_RPC.to_owned(), payload, qos)
             }
             (None, Some((Channel::Rpc { topic }, qos))) => {
-                let number = self.number(&command.request_id);
+                let number = self.numbered.note(&command.request_id);
                 let payload = request_message(&command.command_type, &params(command));
                 (format!("{topic}{number}"), payload, qos)
             }
@@ -236,25 +234,6 @@ impl Deliveries {
     /// The device said PUBACK. One that stands for nothing changes nothing.
     pub fn acknowledge(&mut self, packet_id: u16) {
         self.unacknowledged.retain(|waiting| *waiting != packet_id);
-    }
-
-    /// Notes a command under a number, for firmware that reads one in the topic.
-    fn number(&mut self, request_id: &Arc<str>) -> u32 {
-        if self.numbered.len() >= COMMANDS_PER_DEVICE_MAX {
-            self.numbered.pop_front();
-        }
-        self.last_number = self.last_number.wrapping_add(1);
-        self.numbered
-            .push_back((self.last_number, Arc::clone(request_id)));
-        self.last_number
-    }
-
-    /// The command that was sent under a number; as many are remembered as may wait for their results.
-    pub fn request_of(&self, number: &str) -> Option<Arc<str>> {
-        let number: u32 = number.parse().ok()?;
-        let mut numbered = self.numbered.iter();
-        let found = numbered.find(|(known, _)| *known == number)?;
-        Some(Arc::clone(&found.1))
     }
 
     fn free_packet_id(&mut self) -> u16 {
@@ -380,9 +359,9 @@ mod tests {
             assert_eq!(out.get(4..4 + topic.len()), Some(topic.as_bytes()));
         }
         assert!(out.ends_with(br#"{"method":"set","params":{"k":7}}"#));
-        assert_eq!(deliveries.request_of("70").as_deref(), Some("r/1"));
+        assert_eq!(deliveries.numbered.request_of("70").as_deref(), Some("r/1"));
         for unknown in ["6", "71", "x", ""] {
-            assert_eq!(deliveries.request_of(unknown), None);
+            assert_eq!(deliveries.numbered.request_of(unknown), None);
         }
     }
 

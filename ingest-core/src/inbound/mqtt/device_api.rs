@@ -169,7 +169,7 @@ async fn offer_claims(desk: &DeviceDesk, offers: Vec<(Uuid, ClaimOffer)>) -> Ans
 }
 
 fn request_of(turn: &Turn<'_>, number: &str) -> Result<Arc<str>, Unfit> {
-    let request_id = turn.deliveries.request_of(number);
+    let request_id = turn.deliveries.numbered.request_of(number);
     request_id.ok_or_else(|| Unfit::payload("no command was sent under this number"))
 }
 

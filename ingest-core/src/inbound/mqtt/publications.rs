@@ -211,7 +211,7 @@ impl<'a> Publications<'a> {
                 return Ok(Taking::AfterInFlight);
             }
             Some(epoch) => self.take_numbered(epoch, events, turn.window),
-            None => self.intake.take_apart(None, events),
+            None => self.intake.take_apart(None, events).map(Taken::from),
         };
         taking(taken.map_err(Unfit::payload)?)
     }
@@ -229,7 +229,7 @@ impl<'a> Publications<'a> {
         if is_current {
             self.intake.take(window, events)
         } else {
-            self.intake.take_apart(Some(epoch), events)
+            self.intake.take_apart(Some(epoch), events).map(Taken::from)
         }
     }
 
@@ -282,14 +282,8 @@ impl<'a> Publications<'a> {
 
     /// Takes events without numbers.
     pub(super) fn take_decoded(&self, decoded: &Decoded) -> Result<Taking, Unfit> {
-        let num_events = decoded.num_events;
-        let events = Events {
-            first_seq: 1,
-            num_events,
-            events: frame::EventIter::new(&decoded.events, num_events),
-        };
-        let taken = self.intake.take_apart(None, events);
-        taking(taken.map_err(Unfit::payload)?)
+        let taken = self.intake.take_apart(None, decoded.as_events());
+        taking(taken.map_err(Unfit::payload)?.into())
     }
 }
 

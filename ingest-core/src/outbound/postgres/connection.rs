@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::config::DATABASE_DEADLINE;
 use crate::pipeline::ports::SinkError;
+use crate::tls::client_config;
 
 /// Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk; and a role's defaults must
 /// not cut a large batch short, for ever.
@@ -52,7 +53,7 @@ impl Database {
             .tcp_user_timeout(SILENCE_MAX);
         Ok(Self {
             config,
-            tls: tls()?,
+            tls: MakeRustlsConnect::new(client_config()?),
         })
     }
 
@@ -72,18 +73,6 @@ impl Database {
         tokio::spawn(poll(connection, notices));
         Ok(client)
     }
-}
-
-fn tls() -> Result<MakeRustlsConnect, rustls::Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
 }
 
 /// Drives a connection until its client is dropped or it breaks; the client's calls report the break.
