@@ -17,7 +17,7 @@ from tests.faults.mqtt import MqttPeer
 from tests.faults.strace import tampering
 from tests.faults.test_mqtt import dead_letters
 from tests.faults.test_mqtt_formats import TASMOTA, stored
-from tests.faults.test_mqtt_promises import with_strace
+from tests.faults.test_mqtt_promises import FRESH_SECONDS, with_strace
 from tests.faults.wire import Credentials
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: no broker to test with")
@@ -82,6 +82,40 @@ async def test_what_is_published_to_a_broker_is_its_devices(
     ((code, reason, _),) = await dead_letters(database, device, 1)
     assert (code, "stranger" in str(reason)) == ("bad_payload", True)
     assert await core.stop() == 0
+
+
+async def test_a_publication_that_comes_to_too_much_is_kept_as_it_came_and_holds_up_no_other(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    core = core_of(new_core, broker, device)
+    await core.started()
+    await heard(core)
+    async with await publisher(broker) as peer:
+        peer.publish({"k" * 150: [1] * 9000}, "tele/1/SENSOR")
+        peer.publish({"power": 7}, "site/0/telemetry")
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
+    ((code, reason, _),) = await dead_letters(database, children[1], 1)
+    assert (code, "more than this node's journal can hold" in str(reason)) == ("bad_payload", True)
+
+
+async def test_a_gateway_that_is_disabled_speaks_through_its_broker_no_more(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    core = core_of(new_core, broker, device)
+    await core.started()
+    await heard(core)
+    assert children
+    async with await publisher(broker) as peer:
+        peer.publish({"state": "online"}, "zigbee2mqtt/bridge/state")
+        await stored(database, device, 1)
+        await asyncio.to_thread(
+            database.execute, "update devices set is_enabled = false where id = %s", [device.device_id]
+        )
+        await asyncio.sleep(FRESH_SECONDS)
+        peer.publish({"state": "offline"}, "zigbee2mqtt/bridge/state")
+        said = "does not exist, or is disabled"
+        await until_in_thread(lambda: said in core.log_path.read_text(), "it says so", seconds=30)
+    assert len(await stored(database, device, 1)) == 1
 
 
 async def test_a_broker_that_is_away_is_waited_for(

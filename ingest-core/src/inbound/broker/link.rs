@@ -30,6 +30,9 @@ use crate::pipeline::intake::{Intake, Queued, Refusal};
 /// all that it has before it is given any, and the subscriptions.
 const REQUESTS_MAX: usize = u16::MAX as usize + 64;
 
+/// Why what a publication comes to is a dead letter: the broker would send it again for ever.
+const TOO_LARGE: &str = "more than this node's journal can hold at a time";
+
 /// Why a connection ended. Another one is made.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -163,7 +166,9 @@ async fn take(
         topic: &publish.topic,
         payload,
     };
-    let (speaker, decoded) = match speaker(node, settings, &publish.topic) {
+    let may_speak = node.registry.may_be_spoken_for(settings.device_id);
+    may_speak.map_err(LinkError::NoGateway)?;
+    let (speaker, mut decoded) = match speaker(node, settings, &publish.topic) {
         Ok(speaker) => (speaker, read(node, speaker, told)),
         Err(why) => (settings.device_id, Err(FormatError::Stranger(why))),
     };
@@ -174,6 +179,9 @@ async fn take(
             Err(refusal @ (Refusal::JournalFull | Refusal::AfterRefusal)) => {
                 intake.count_refusal(refusal);
                 sleep(BUSY_RETRY_AFTER).await;
+            }
+            Err(Refusal::TooLarge) if decoded.is_ok() => {
+                decoded = Err(FormatError::Shape(TOO_LARGE))
             }
             Err(refusal) => {
                 error!(

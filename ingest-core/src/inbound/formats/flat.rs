@@ -16,6 +16,8 @@ const WORDS: [(&str, f64); 8] = [
     ("Online", 1.0),
     ("Offline", 0.0),
 ];
+/// Far beyond any type that is taken: it is written anew for all that is within it.
+const PATH_BYTES_MAX: usize = 1024;
 /// The type of events that say whether a device is there.
 pub const ONLINE: &str = "online";
 
@@ -43,13 +45,19 @@ impl Reading<'_> {
     /// Each value of an object under its path; a list counts from 0.
     ///
     /// # Errors
-    /// [`FormatError::Value`].
+    /// [`FormatError::Value`]; [`FormatError::Shape`] where a path is longer than anybody's.
     pub fn push(
         &self,
         decoded: &mut Decoded,
         prefix: &str,
         value: &Value,
     ) -> Result<(), FormatError> {
+        if prefix.len() > PATH_BYTES_MAX {
+            return Err(FormatError::Shape("names too long to be told apart by"));
+        }
+        if decoded.is_full() {
+            return Ok(());
+        }
         let path = |name: &str| match prefix {
             "" => name.to_owned(),
             _ => format!("{prefix}.{name}"),
@@ -111,6 +119,15 @@ mod tests {
 
     use super::*;
     use crate::inbound::formats::told;
+
+    #[test]
+    fn a_path_that_would_be_written_anew_for_a_whole_list_is_refused() {
+        let value = json!({"k".repeat(PATH_BYTES_MAX + 1): [null, 1]});
+        let mut decoded = Decoded::default();
+        let refused = Reading::plain(None).push(&mut decoded, "", &value);
+        assert!(matches!(refused, Err(FormatError::Shape(_))));
+        assert!(decoded.events.is_empty());
+    }
 
     #[test]
     fn each_value_has_its_path() {

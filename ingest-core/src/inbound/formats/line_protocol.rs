@@ -64,6 +64,9 @@ pub fn lines(
     let text = std::str::from_utf8(told.payload)?;
     let mut decoded = Decoded::default();
     for line in split_lines(text) {
+        if decoded.is_full() {
+            break;
+        }
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -113,7 +116,7 @@ fn push_line(
     }
     let (tags, child) = tags_of(tags, child_of)?;
     let mut rest = fields;
-    while !rest.is_empty() {
+    while !rest.is_empty() && !decoded.is_full() {
         let (field, behind) = cut(rest, b",").unwrap_or((rest, ""));
         rest = behind;
         let (key, value) = cut(field, b"=").ok_or("a field without a value")?;
@@ -275,6 +278,22 @@ mod tests {
         let payload = payload.as_bytes();
         let topic = "/api/v2/write";
         told(&lines(Told { topic, payload }, precision, &child_of).unwrap())
+    }
+
+    #[test]
+    fn what_stands_once_and_is_that_of_many_fields_is_bounded() {
+        let fields = vec!["f=1"; 1000].join(",");
+        for line in [
+            format!("m,t={} {fields}", "x".repeat(1 << 20)),
+            format!("{} {fields}", "m".repeat(1 << 20)),
+        ] {
+            let told = Told {
+                topic: "/api/v2/write",
+                payload: line.as_bytes(),
+            };
+            let read = lines(told, Precision::Seconds, &|_| None);
+            assert!(matches!(read, Err(FormatError::Size)));
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::event::Event;
 use crate::frame::{EVENTS_PER_FRAME_MAX, Events, encode_event};
 use crate::pipeline::unreadable::Unreadable;
 
+/// What a message may come to: names, units and tags that stand in it once are those of many events.
+const DECODED_BYTES_MAX: usize = 16 << 20;
+
 /// Why a payload is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
@@ -48,6 +51,8 @@ pub enum FormatError {
     Profile(String),
     #[error("{0} values, 1 to {EVENTS_PER_FRAME_MAX} make a message")]
     Count(u32),
+    #[error("more than {DECODED_BYTES_MAX} bytes of events: send it in parts")]
+    Size,
     #[error("a value that no event can hold: {0}")]
     Value(#[from] rmp_serde::encode::Error),
 }
@@ -76,12 +81,22 @@ impl Decoded {
     /// There are none, or more than a message may have.
     pub fn checked(self) -> Result<Self, FormatError> {
         match self.num_events {
+            _ if self.is_full() => Err(FormatError::Size),
             1..=EVENTS_PER_FRAME_MAX => Ok(self),
             num_events => Err(FormatError::Count(num_events)),
         }
     }
 
+    /// More than a message may come to: nothing more is taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.events.len() > DECODED_BYTES_MAX
+    }
+
     pub fn push(&mut self, event: &Event<'_>) {
+        if self.is_full() {
+            return;
+        }
         encode_event(event, &mut self.events);
         self.num_events = self.num_events.saturating_add(1);
     }
@@ -110,6 +125,9 @@ impl Decoded {
 
     /// A part of a payload that cannot be understood, while the rest of it can: it becomes a dead letter.
     pub fn push_unreadable(&mut self, told: Told<'_>, reason: &str) {
+        if self.is_full() {
+            return;
+        }
         let unreadable = Unreadable {
             topic: told.topic,
             payload: told.payload,

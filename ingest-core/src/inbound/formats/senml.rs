@@ -66,6 +66,9 @@ pub fn pack(
     };
     let (mut decoded, mut base) = (Decoded::default(), Base::default());
     for value in records {
+        if decoded.is_full() {
+            break;
+        }
         let text = value.to_string();
         let record = match serde_json::from_value::<Record>(value) {
             Ok(record) => record,
