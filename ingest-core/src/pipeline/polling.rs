@@ -1,8 +1,6 @@
 //! Which of the polled endpoints are this node's: they fall into shares by their address, and a node polls those whose shares it
 //! holds (ADR 26).
 
-use std::sync::{Mutex, PoisonError};
-
 use tokio::sync::watch;
 
 /// So many shares there are, for all nodes together; the database has a row for each.
@@ -55,22 +53,11 @@ impl Shares {
 }
 
 /// What the one who asks for shares and the one who polls tell each other.
+#[derive(Default)]
 pub struct PollingShares {
     held: watch::Sender<Shares>,
     /// What is polled, or may be still.
-    in_use: Mutex<Shares>,
-    /// Told when nothing is.
-    idle: watch::Sender<bool>,
-}
-
-impl Default for PollingShares {
-    fn default() -> Self {
-        Self {
-            held: watch::Sender::default(),
-            in_use: Mutex::default(),
-            idle: watch::Sender::new(true),
-        }
-    }
+    in_use: watch::Sender<Shares>,
 }
 
 impl PollingShares {
@@ -88,22 +75,22 @@ impl PollingShares {
         self.held.subscribe()
     }
 
-    /// Nothing else is polled any more.
+    /// Nothing else is polled, nor begun before this says so again.
     pub fn use_only(&self, shares: Shares) {
-        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = shares;
-        self.idle.send_replace(shares == Shares::NONE);
+        self.in_use.send_replace(shares);
     }
 
     /// What must not be given away yet.
     #[must_use]
     pub fn in_use(&self) -> Shares {
-        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.in_use.borrow()
     }
 
     /// Waits until nothing is polled.
     pub async fn idle(&self) {
+        let mut in_use = self.in_use.subscribe();
         // The sender is ours, so it is not gone.
-        let _ = self.idle.subscribe().wait_for(|is_idle| *is_idle).await;
+        let _ = in_use.wait_for(|shares| *shares == Shares::NONE).await;
     }
 }
 

@@ -36,6 +36,8 @@ pub async fn poll(node: Arc<Node>, shares: Arc<PollingShares>) {
     loop {
         let now_held = *held.borrow_and_update();
         changes.mark_unchanged();
+        // Before it is polled, and not after: what is taken away meanwhile is not given to another node yet.
+        shares.use_only(shares.in_use().and(now_held));
         lines.become_those(wanted(&node, now_held)).await;
         shares.use_only(now_held);
         tokio::select! {
