@@ -246,13 +246,21 @@ impl DeviceRegistry {
         devices.as_ref()?.get(&device)?.gateway_id
     }
 
-    /// What a child is called, and the gateway that calls it so; none for what is no child.
+    /// What a child is called, and the gateway that means it by that ([`Self::child_of`]); none for what is no child, or has no
+    /// name of its own.
     #[must_use]
     pub fn gateway_and_name_of(&self, child: Uuid) -> Option<(Uuid, Box<str>)> {
         let devices = self.read();
         let device = devices.as_ref()?.get(&child)?;
-        let name = device.name.clone().or_else(|| device.serial_number.clone());
-        Some((device.gateway_id?, name?))
+        let (gateway, names) = (
+            device.gateway_id?,
+            [device.name.clone(), device.serial_number.clone()],
+        );
+        drop(devices);
+        let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        let mut own = names.into_iter().flatten();
+        let name = own.find(|name| children.child(gateway, name) == Some(child))?;
+        Some((gateway, name))
     }
 
     /// May events of `device` be taken from a service that speaks for it?

@@ -165,6 +165,28 @@ fn a_gateway_calls_its_enabled_children_by_what_they_are_called_now() {
 }
 
 #[test]
+fn a_gateway_is_told_of_a_child_by_a_name_that_means_it() {
+    let gateway = Uuid::from_u128(1);
+    let child = |id, name: &str, serial_number: Option<&str>| DeviceRecord {
+        gateway_id: Some(gateway),
+        token_hash: None,
+        name: Some(name.into()),
+        serial_number: serial_number.map(Into::into),
+        ..device(id, "")
+    };
+    // The last one's name is the serial number of the first.
+    let children = vec![
+        child(2, "meter", Some("S-2")),
+        child(3, "meter", None),
+        child(4, "S-2", None),
+    ];
+    let registry = registry(children);
+    let name = |id| registry.gateway_and_name_of(Uuid::from_u128(id));
+    assert_eq!(name(2), Some((gateway, "S-2".into())));
+    assert_eq!((name(3), name(4)), (None, None));
+}
+
+#[test]
 fn a_device_is_reached_by_itself_or_is_named_why_not() {
     let without_token = |id| DeviceRecord {
         token_hash: None,
