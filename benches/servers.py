@@ -82,6 +82,7 @@ class CoreSetup:
             "HSE_HDP_PORT": str(self.hdp_port),
             "HSE_WS_PORT": "0",
             "HSE_MQTT_PORT": "0",
+            "HSE_DEVICE_HTTP_PORT": "0",
             "HSE_INGEST_HTTP_PORT": str(self.http_port),
         }
 

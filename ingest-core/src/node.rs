@@ -8,6 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::frame::CommandResult;
 use crate::journal::AppendError;
 use crate::metrics::{Kind, Metrics};
 use crate::outbound::postgres::EventReads;
@@ -15,7 +16,7 @@ use crate::pipeline::attributes::DesiredChanges;
 use crate::pipeline::batch::DAY_US;
 use crate::pipeline::circuit::{CircuitState, State};
 use crate::pipeline::clock::now_us;
-use crate::pipeline::commands::Commands;
+use crate::pipeline::commands::{CommandLink, Commands};
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::Intake;
 use crate::pipeline::lane::{Lane, lane_of};
@@ -90,7 +91,7 @@ impl Node {
             self.count_result("foreign");
             return None;
         };
-        self.count_result(if is_awaited { "awaited" } else { "unawaited" });
+        self.count_answer(is_awaited);
         match self.append_result(device_id, &outcome) {
             Ok(queued) => Some(queued),
             Err(error) => {
@@ -98,6 +99,26 @@ impl Node {
                 None
             }
         }
+    }
+
+    /// Puts a RESULT into the journal's queue, and tells those who wait for it only then: a device that is refused says it again.
+    /// None when no command has such a request id.
+    ///
+    /// # Errors
+    /// The journal's, when it takes nothing of it.
+    pub fn take_result(
+        &self,
+        device_id: Uuid,
+        commands: &CommandLink,
+        result: &CommandResult<'_>,
+    ) -> Result<Option<QueuedUnsequenced>, AppendError> {
+        let Some(outcome) = Outcome::of(result) else {
+            self.count_result("foreign");
+            return Ok(None);
+        };
+        let queued = self.append_result(device_id, &outcome)?;
+        self.count_answer(commands.complete(&outcome));
+        Ok(Some(queued))
     }
 
     /// Puts what is kept of a device's RESULT into the journal's queue.
@@ -139,6 +160,10 @@ impl Node {
     fn note_result_not_kept(&self, error: &AppendError) {
         self.count_result("not_kept");
         warn!(%error, "a command's result was not kept: only who waits for it now hears it");
+    }
+
+    fn count_answer(&self, is_awaited: bool) {
+        self.count_result(if is_awaited { "awaited" } else { "unawaited" });
     }
 
     /// Counts a RESULT: `awaited`, `unawaited`, `foreign` or `not_kept`.

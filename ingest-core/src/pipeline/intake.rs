@@ -72,6 +72,16 @@ impl Refusal {
     }
 }
 
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full { .. } => Self::JournalFull,
+            AppendError::TooLarge { .. } => Self::TooLarge,
+            AppendError::Poisoned | AppendError::Closed => Self::JournalGone,
+        }
+    }
+}
+
 /// One connected device's way into its lane.
 pub struct Intake {
     pub source: Source,
@@ -192,11 +202,7 @@ impl Intake {
             Some(seen) => journal.append_after(payload.clone(), seen),
             None => journal.append(payload.clone()),
         };
-        let ticket = appended.map_err(|error| match error {
-            AppendError::Full { .. } => Refusal::JournalFull,
-            AppendError::TooLarge { .. } => Refusal::TooLarge,
-            AppendError::Poisoned | AppendError::Closed => Refusal::JournalGone,
-        })?;
+        let ticket = appended?;
         let outline = events.outline(payload.len() - entry.events.len());
         self.lane.note_taken(num_events, entry.received_us);
         let rejected = (entry.rejected.iter())
@@ -261,18 +267,12 @@ impl Intake {
         queued: &Queued,
         outcome: Result<(), AppendError>,
     ) -> Result<(), Refusal> {
-        match outcome {
-            Ok(()) => {
-                window.make_durable(queued.last_seq);
-                self.note_durable(queued);
-                Ok(())
-            }
-            Err(AppendError::Full { .. }) => {
-                window.fall_back();
-                Err(Refusal::JournalFull)
-            }
-            Err(_) => Err(Refusal::JournalGone),
+        match &outcome {
+            Ok(()) => window.make_durable(queued.last_seq),
+            Err(AppendError::Full { .. }) => window.fall_back(),
+            Err(_) => {}
         }
+        self.settle_outcome(queued, outcome)
     }
 
     /// Waits for the journal's answer for events apart from any window, and notes it.
@@ -280,14 +280,22 @@ impl Intake {
     /// # Errors
     /// Why they must be sent again.
     pub async fn settle_apart(&self, mut queued: Queued) -> Result<(), Refusal> {
-        match (&mut queued.ticket).await {
-            Ok(_) => {
-                self.note_durable(&queued);
-                Ok(())
-            }
-            Err(AppendError::Full { .. }) => Err(Refusal::JournalFull),
-            Err(_) => Err(Refusal::JournalGone),
-        }
+        let outcome = (&mut queued.ticket).await.map(drop);
+        self.settle_outcome(&queued, outcome)
+    }
+
+    /// Notes the journal's answer for events apart from any window.
+    ///
+    /// # Errors
+    /// Why they must be sent again.
+    pub fn settle_outcome(
+        &self,
+        queued: &Queued,
+        outcome: Result<(), AppendError>,
+    ) -> Result<(), Refusal> {
+        outcome?;
+        self.note_durable(queued);
+        Ok(())
     }
 
     fn note_durable(&self, queued: &Queued) {

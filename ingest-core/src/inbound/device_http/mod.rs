@@ -36,7 +36,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -60,7 +60,6 @@ use crate::metrics::Code;
 use crate::node::Node;
 use crate::pipeline::live::Peer;
 use crate::pipeline::ports::{ClaimOutcome, SinkError};
-use crate::pipeline::results::Outcome;
 use crate::pipeline::window::Watermark;
 
 /// Head of a request.
@@ -260,7 +259,7 @@ impl Caller<'_> {
         let (registry, own) = (&self.node.registry, self.device_id);
         let child_of = |name: &str| registry.child_of(own, name);
         let decoded = lines(told, precision, &child_of);
-        if let Err(FormatError::Count(_)) = decoded {
+        if let Err(FormatError::Count(_) | FormatError::Size) = decoded {
             // What would be a dead letter as a whole comes again in smaller parts.
             return match body.iter().all(u8::is_ascii_whitespace) {
                 true => Answer::empty(StatusCode::NO_CONTENT),
@@ -324,7 +323,7 @@ impl Caller<'_> {
     async fn next_command(&self, query: &str) -> Answer {
         let deadline = poll_deadline(query);
         let connect = (self.polls).connect(self.node, self.device_id, self.known, self.peer);
-        let Ok(Ok(polled)) = timeout(POLL_MAX, connect).await else {
+        let Ok(Ok(polled)) = timeout_at(deadline, connect).await else {
             return Answer::nothing_came();
         };
         // Once more: a revocation between the first look and the take-over found no session to end.
@@ -360,21 +359,22 @@ impl Caller<'_> {
         let Ok(Frame::Result(result)) = frame::decode(kind::RESULT, &body) else {
             return dialect.invalid("no result");
         };
-        let Some(outcome) = Outcome::of(&result) else {
-            return dialect.invalid("no command has such a request id");
+        let not_kept = "the result is not kept for now: send it again";
+        let mut queued = match (self.node).take_result(self.device_id, &polled.commands, &result) {
+            Ok(Some(queued)) => queued,
+            Ok(None) => return dialect.invalid("no command has such a request id"),
+            Err(_) => return dialect.not_now(not_kept),
         };
-        let mut queued = match self.node.append_result(self.device_id, &outcome) {
-            Ok(queued) => queued,
-            Err(_) => return dialect.not_now("the result is not kept for now: send it again"),
-        };
-        let is_awaited = polled.commands.complete(&outcome);
-        let kind = if is_awaited { "awaited" } else { "unawaited" };
-        self.node.count_result(kind);
-        let outcome = (&mut queued.ticket).await.map(drop);
-        let is_kept = outcome.is_ok();
-        match self.node.note_result_kept(&queued, outcome) {
-            Ok(()) if is_kept => Answer::empty(StatusCode::OK),
-            _ => dialect.not_now("the result is not kept for now: send it again"),
+        // Noted, too, when the device does not wait for the answer.
+        let node = Arc::clone(self.node);
+        let settled = tokio::spawn(async move {
+            let outcome = (&mut queued.ticket).await.map(drop);
+            let is_kept = outcome.is_ok();
+            node.note_result_kept(&queued, outcome).is_ok() && is_kept
+        });
+        match settled.await {
+            Ok(true) => Answer::empty(StatusCode::OK),
+            _ => dialect.not_now(not_kept),
         }
     }
 

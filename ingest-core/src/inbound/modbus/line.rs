@@ -35,7 +35,6 @@ use crate::pipeline::profiles::Framing;
 use crate::pipeline::registry::PolledDevice;
 use crate::pipeline::results;
 use crate::pipeline::unreadable::Unreadable;
-use crate::pipeline::window::SequenceWindow;
 
 /// What was told and is not durable yet, and the slave that told it.
 struct Pending {
@@ -51,8 +50,6 @@ pub struct Line {
     /// A command has come, or a device is to be let go.
     wake: Arc<Notify>,
     pending: VecDeque<Pending>,
-    /// What is told has no numbers, so there is nothing to keep of them.
-    window: SequenceWindow,
     /// Slaves that did not answer have had their share of the line until then.
     silent_wait_until: Instant,
     is_away: bool,
@@ -75,7 +72,6 @@ impl Line {
             link,
             wake: Arc::default(),
             pending: VecDeque::new(),
-            window: SequenceWindow::default(),
             silent_wait_until: Instant::now(),
             is_away: false,
         }
@@ -331,16 +327,14 @@ impl Line {
             return Ok(());
         };
         match awaited {
-            Awaited::Queued(queued) => {
-                match slave.intake.settle(&mut self.window, &queued, outcome) {
-                    Ok(()) => {}
-                    Err(Refusal::JournalGone) => return Err(JournalGone),
-                    Err(refusal) => {
-                        slave.teller.forget();
-                        note_refusal(slave, refusal);
-                    }
+            Awaited::Queued(queued) => match slave.intake.settle_outcome(&queued, outcome) {
+                Ok(()) => {}
+                Err(Refusal::JournalGone) => return Err(JournalGone),
+                Err(refusal) => {
+                    slave.teller.forget();
+                    note_refusal(slave, refusal);
                 }
-            }
+            },
             Awaited::Result(queued) => {
                 let noted = self.node.note_result_kept(&queued, outcome);
                 noted.map_err(|_| JournalGone)?;

@@ -31,7 +31,6 @@ use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
-use crate::pipeline::intake::Refusal;
 use crate::pipeline::live::{Peer, Presence};
 use crate::pipeline::sessions::Session;
 
@@ -306,10 +305,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 .settle(&mut self.session.window, queued, outcome)
                 .map_err(not_kept)?,
             Awaited::Result(queued) => {
-                outcome.map_err(|error| match error {
-                    AppendError::Full { .. } => not_kept(Refusal::JournalFull),
-                    _ => internal(),
-                })?;
+                outcome.map_err(|error| not_kept(error.into()))?;
                 let noted = self.node.note_result_kept(queued, Ok(()));
                 noted.map_err(|_| internal())?;
             }

@@ -23,7 +23,6 @@ use crate::pipeline::commands::CommandLink;
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
 use crate::pipeline::live::Peer;
-use crate::pipeline::results::Outcome;
 use crate::pipeline::unreadable::Unreadable;
 use crate::pipeline::window::{SequenceWindow, Watermark};
 
@@ -238,19 +237,14 @@ impl<'a> Publications<'a> {
         let Incoming::Result(result) = decoded else {
             return Err(Unfit::payload("no result"));
         };
-        let Some(outcome) = Outcome::of(&result) else {
-            self.node.count_result("foreign");
+        let taken = (self.node).take_result(self.intake.device_id, turn.commands, &result);
+        let queued = taken.map_err(|error| match error {
+            AppendError::TooLarge { .. } => Unfit::payload(error),
+            error => Refusal::from(error).into(),
+        })?;
+        let Some(queued) = queued else {
             return Err(Unfit::payload("no command has such a request id"));
         };
-        let appended = self.node.append_result(self.intake.device_id, &outcome);
-        let queued = appended.map_err(|error| match error {
-            AppendError::Full { .. } => Unfit::JournalFull,
-            AppendError::TooLarge { .. } => Unfit::payload(error),
-            AppendError::Poisoned | AppendError::Closed => Unfit::JournalGone,
-        })?;
-        let is_awaited = turn.commands.complete(&outcome);
-        let kind = if is_awaited { "awaited" } else { "unawaited" };
-        self.node.count_result(kind);
         Ok(Taking::InFlight {
             awaited: Awaited::Result(queued),
             answer: Answer::SUCCESS,
