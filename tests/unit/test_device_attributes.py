@@ -80,6 +80,7 @@ def test_a_number_is_the_same_however_it_is_written_and_no_truth() -> None:
         ({"a": ["\0"]}, "NUL"),
         ({"a\0": 1}, "NUL"),
         ({"a": "\ud800"}, "half a character"),
+        ({"a": [float("inf")]}, "beyond all numbers"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(wrong: dict[str, Any], told: str) -> None:

@@ -57,10 +57,7 @@ class ApiKeys(TableStore[ApiKey]):
     async def issue(self, values: Mapping[str, Any]) -> IssuedApiKey:
         """Add a key with a new secret."""
         made = new_key()
-        row = {**values, "prefix": made.prefix, "secret_hash": made.secret_hash}
-        statement = sa.insert(api_keys).values(**row).returning(*self.columns())
-        after = self._view((await self._execute(statement)).one())
-        await self._record("create", None, after)
+        after = await self.add({**values, "prefix": made.prefix, "secret_hash": made.secret_hash})
         return IssuedApiKey(api_key=after, key=made.text)
 
     async def revoke(self, key: ApiKey, now: datetime) -> None:

@@ -4,8 +4,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import sqlalchemy as sa
-
 from hse.adapters.postgres.reach import SiteScope
 from hse.adapters.postgres.stores import TableStore
 from hse.adapters.postgres.tables import provisioning_keys
@@ -33,8 +31,6 @@ class ProvisioningKeys(TableStore[ProvisioningKey]):
     async def issue(self, values: Mapping[str, Any]) -> IssuedProvisioningKey:
         """Add a key with new halves. Raises `Taken`, `Invalid`."""
         secret = new_secret()
-        row = {**values, "key": secrets.token_urlsafe(KEY_BYTES), "secret_hash": hash_of(secret)}
-        statement = sa.insert(provisioning_keys).values(**row).returning(*self.columns())
-        after = self._view((await self._execute(statement)).one())
-        await self._record("create", None, after)
+        key = {"key": secrets.token_urlsafe(KEY_BYTES), "secret_hash": hash_of(secret)}
+        after = await self.add({**values, **key})
         return IssuedProvisioningKey(id=after.id, key=after.key, secret=secret)

@@ -148,9 +148,11 @@ def check_attributes(document: Mapping[str, Any], field: str = "desired") -> Non
     if is_deeper_than(ATTRIBUTES_DEPTH_MAX, document):
         raise Invalid(field, f"nests {ATTRIBUTES_DEPTH_MAX} levels deep at most")
     try:
-        num_bytes = len(json.dumps(document, ensure_ascii=False).encode())
+        num_bytes = len(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
     except UnicodeEncodeError as error:
         raise Invalid(field, "holds half a character, which is no text") from error
+    except ValueError as error:
+        raise Invalid(field, "holds a number beyond all numbers") from error
     if num_bytes > ATTRIBUTES_BYTES_MAX:
         raise Invalid(field, f"has {ATTRIBUTES_BYTES_MAX} bytes of JSON at most, with what is there already")
     _check_texts(field, document)

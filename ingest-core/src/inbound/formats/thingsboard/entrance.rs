@@ -10,7 +10,8 @@ use crate::inbound::formats::FormatError;
 
 /// A code is looked for among all that wait, so one that is short could be somebody else's.
 const CODE_CHARS_MIN: usize = 8;
-const CODE_BYTES_MAX: usize = 256;
+/// Longer ones nobody could claim it with: the control plane takes as many.
+const CODE_BYTES_MAX: usize = 60;
 const DURATION_MS_DEFAULT: i64 = 24 * 3600 * 1000;
 const DURATION_MS_MAX: i64 = 31 * DURATION_MS_DEFAULT;
 
@@ -46,7 +47,7 @@ impl ClaimOffer {
             .collect();
         if code.chars().count() < CODE_CHARS_MIN || code.len() > CODE_BYTES_MAX {
             return Err(FormatError::Shape(
-                "secretKey has at least 8 letters and digits, and 256 bytes at most",
+                "secretKey has at least 8 letters and digits, and 60 bytes at most",
             ));
         }
         let duration_ms = said.duration_ms.unwrap_or(DURATION_MS_DEFAULT);
