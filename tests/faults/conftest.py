@@ -1,6 +1,7 @@
 """One PostgreSQL for the session, which tests may kill; per test a recorder, a checker, devices, and cores that end with it."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -105,18 +106,26 @@ def new_core(tmp_path: Path, database: Database) -> Iterator[NewCore]:
         print(f"--- the end of {core.log_path.name}\n{core.tail()}")
 
 
+@contextlib.contextmanager
+def lasting(core: Core, cluster: Database) -> Iterator[None]:
+    """Run a core for the many small tests of a module."""
+    try:
+        asyncio.run(cluster.ensure_running())
+        asyncio.run(core.started())
+        yield
+    finally:
+        core.clean_up()
+        print(f"--- the end of {core.log_path.name}\n{core.tail()}")
+
+
 @pytest.fixture(scope="module")
 def shared_core_process(cluster: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """One core for the many small tests of a module, with TLS."""
     directory = tmp_path_factory.mktemp("shared-core")
     certificate, key = write_certificate(directory)
     core = Core(directory / "core", cluster.url, tls_certificate_path=certificate, tls_key_path=key)
-    try:
-        asyncio.run(cluster.ensure_running())
-        asyncio.run(core.started())
+    with lasting(core, cluster):
         yield core
-    finally:
-        core.clean_up()
 
 
 @pytest.fixture

@@ -107,6 +107,13 @@ class Database:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    async def rows(
+        self, statement: str, parameters: list[object], count: int, what: str, *, seconds: float = 15.0
+    ) -> list[tuple[object, ...]]:
+        """Wait until a query has so many rows, and return them."""
+        await until_in_thread(lambda: len(self.execute(statement, parameters)) >= count, what, seconds=seconds)
+        return self.execute(statement, parameters)
+
     def add_devices(self, count: int, *, gateway: Credentials | None = None) -> list[Credentials]:
         """Register devices with new tokens: of a new organisation, or as children of a gateway."""
         made = [Credentials(uuid4(), token_urlsafe(32)) for _ in range(count)]

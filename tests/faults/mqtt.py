@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.faults.conditions import until, until_in_thread
+from tests.faults.conditions import until
 from tests.faults.database import Database
 from tests.faults.wire import Credentials
 
@@ -24,9 +24,7 @@ VERSIONS = {"3.1.1": MQTTv311, "5": MQTTv5}
 async def stored(database: Database, device: Credentials, count: int) -> list[tuple[object, ...]]:
     """Wait until so many events of a device are stored; return type, value, unit and source of each, by time."""
     select = "select event_type, value, unit, source from device_events where device_id = %s order by time, value"
-    what = f"{count} events are stored"
-    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
-    return database.execute(select, [device.device_id])
+    return await database.rows(select, [device.device_id], count, f"{count} events are stored")
 
 
 def event(value: float, **fields: object) -> dict[str, object]:

@@ -203,9 +203,7 @@ async def told(database: Database, device: Credentials, holds: object = None, co
         " where device_id = %s and (%s::text is null or event_type = %s) order by time, event_type"
     )
     parameters: list[object] = [device.device_id, holds, holds]
-    what = f"{count} events are stored"
-    await until_in_thread(lambda: len(database.execute(select, parameters)) >= count, what, seconds=20)
-    return database.execute(select, parameters)
+    return await database.rows(select, parameters, count, f"{count} events are stored", seconds=20)
 
 
 async def newest_value(database: Database, device: Credentials, point: str, value: float) -> None:

@@ -32,9 +32,7 @@ async def stored(database: Database, device: Credentials, count: int) -> list[tu
     select = (
         "select event_type, value, metadata, source from device_events where device_id = %s order by event_type, value"
     )
-    what = f"{count} events are stored"
-    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
-    return database.execute(select, [device.device_id])
+    return await database.rows(select, [device.device_id], count, f"{count} events are stored")
 
 
 async def test_telemetry_that_was_answered_is_stored(

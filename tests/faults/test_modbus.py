@@ -12,6 +12,7 @@ from pymodbus.constants import ExcCodes
 from pymodbus.framer import FramerRTU
 
 from tests.faults.conditions import until, until_in_thread
+from tests.faults.conftest import lasting
 from tests.faults.core import Core
 from tests.faults.database import Database
 from tests.faults.slaves import (
@@ -35,13 +36,8 @@ ORDERS = {"ABCD": ("big", "big"), "CDAB": ("big", "little"), "BADC": ("little", 
 def polling_core_process(cluster: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """One core for the small tests, which may connect to this machine."""
     core = Core(tmp_path_factory.mktemp("polling-core") / "core", cluster.url, **LOCAL)
-    try:
-        asyncio.run(cluster.ensure_running())
-        asyncio.run(core.started())
+    with lasting(core, cluster):
         yield core
-    finally:
-        core.clean_up()
-        print(core.tail())
 
 
 @pytest.fixture

@@ -31,9 +31,7 @@ both_versions = pytest.mark.parametrize("version", VERSIONS)
 async def dead_letters(database: Database, device: Credentials, count: int) -> list[tuple[object, ...]]:
     """Wait until so many dead letters of a device are kept; return code, reason and event of each, in order."""
     select = "select code, reason, event from dead_letters where device_id = %s order by id"
-    what = f"{count} dead letters are kept"
-    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
-    return database.execute(select, [device.device_id])
+    return await database.rows(select, [device.device_id], count, f"{count} dead letters are kept")
 
 
 @both_versions

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import knows
 from tests.faults.core import Core
 from tests.faults.database import Database
@@ -34,9 +33,7 @@ async def stored(database: Database, device: Credentials, count: int) -> list[Ro
         "select event_type, value, unit, extract(epoch from time)::int from device_events where device_id = %s"
         " order by event_type"
     )
-    what = f"{count} events are stored"
-    await until_in_thread(lambda: len(database.execute(select, [device.device_id])) >= count, what)
-    return database.execute(select, [device.device_id])
+    return await database.rows(select, [device.device_id], count, f"{count} events are stored")
 
 
 @pytest.mark.parametrize("case", SAID)

@@ -199,8 +199,7 @@ def children(database: Database, shared_core: Core, device: Credentials) -> list
 
 async def events_of(database: Database, device: Credentials) -> list[tuple[object, ...]]:
     select = "select event_type, value, metadata from device_events where device_id = %s order by value"
-    await until_in_thread(lambda: database.execute(select, [device.device_id]), "its events are stored")
-    return database.execute(select, [device.device_id])
+    return await database.rows(select, [device.device_id], 1, "its events are stored")
 
 
 @both_versions

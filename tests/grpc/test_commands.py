@@ -11,7 +11,6 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from hse.adapters.ingest_stubs import devices_pb2 as pb
-from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import NewCore
 from tests.faults.core import Core
 from tests.faults.database import Database
@@ -46,10 +45,8 @@ async def results_of(database: Database, device: Credentials, count: int) -> lis
         "select metadata from event_outbox where device_id = %s and event_type = 'command_result' and source = 'core'"
         " order by id"
     )
-    await until_in_thread(
-        lambda: len(database.execute(select, [device.device_id])) >= count, "results are stored", seconds=60
-    )
-    return [metadata for (metadata,) in database.execute(select, [device.device_id])]
+    found = await database.rows(select, [device.device_id], count, "results are stored", seconds=60)
+    return [metadata for (metadata,) in found]
 
 
 async def received(peer: Peer) -> Message:

@@ -10,6 +10,7 @@ from pymodbus.constants import ExcCodes
 
 from hse.adapters.ingest_stubs import devices_pb2 as pb
 from tests.faults.conditions import until, until_in_thread
+from tests.faults.conftest import lasting
 from tests.faults.core import Core
 from tests.faults.database import Database
 from tests.faults.slaves import LOCAL, Slaves, definition, give_profile, newest_value, register
@@ -30,13 +31,8 @@ POINTS = [{"key": "setpoint", "unit": "C", "min": 5, "max": 30}]
 def polling_core(cluster: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """A core that may connect to this machine."""
     core = Core(tmp_path_factory.mktemp("polling-core") / "core", cluster.url, modbus_lease_s=4, **LOCAL)
-    try:
-        asyncio.run(cluster.ensure_running())
-        asyncio.run(core.started())
+    with lasting(core, cluster):
         yield core
-    finally:
-        core.clean_up()
-        print(core.tail())
 
 
 @pytest.fixture

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from hse.adapters.postgres.engine import create_engine, transaction
 from hse.adapters.postgres.migrate import upgrade
+from hse.adapters.postgres.tables import organizations
 
 
 @contextmanager
@@ -73,3 +75,25 @@ def engine(request: pytest.FixtureRequest) -> sa.Engine:
     name = "plain_engine" if request.param == "partitions" else "timescale_engine"
     found: sa.Engine = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture
+def organization_id(engine: sa.Engine) -> UUID:
+    """A new organisation."""
+    with engine.begin() as connection:
+        made = connection.execute(sa.insert(organizations).values(name=uuid4().hex).returning(organizations.c.id))
+        return UUID(str(made.scalar_one()))
+
+
+@pytest.fixture
+def core_url(engine: sa.Engine) -> str:
+    """Where the core's role is taken on."""
+    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def core(core_url: str) -> Iterator[psycopg.Connection]:
+    """A connection under the core's role."""
+    with psycopg.connect(core_url, autocommit=True) as connection:
+        connection.execute("set role hse_ingest")
+        yield connection

@@ -1,6 +1,5 @@
 """What becomes of a device that lets itself be claimed, as the ingest core asks for it: under its role."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,26 +8,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from hse.adapters.postgres.tables import device_claims, devices, establishments, organizations
+from hse.adapters.postgres.tables import device_claims, devices, establishments
 
 CODE, OTHER_CODE = b"c" * 32, b"d" * 32
 HOUR_MS = 3600 * 1000
-
-
-@pytest.fixture
-def organization_id(engine: sa.Engine) -> UUID:
-    with engine.begin() as connection:
-        made = connection.execute(sa.insert(organizations).values(name=uuid4().hex).returning(organizations.c.id))
-        return UUID(str(made.scalar_one()))
-
-
-@pytest.fixture
-def core(engine: sa.Engine) -> Iterator[psycopg.Connection]:
-    """A connection under the core's role."""
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("set role hse_ingest")
-        yield connection
 
 
 @pytest.fixture(autouse=True)

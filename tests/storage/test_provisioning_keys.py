@@ -1,6 +1,5 @@
 """What becomes of a device that comes with a provisioning key, as the ingest core asks for it: under its role, many at once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,26 +13,6 @@ from hse.adapters.postgres.tables import devices, establishments, organizations,
 
 SECRET, TOKEN = b"s" * 32, b"t" * 32
 PROVISION = "select outcome, device_id from hse_provision_device(%s, %s, %s, %s)"
-
-
-@pytest.fixture
-def organization_id(engine: sa.Engine) -> UUID:
-    with engine.begin() as connection:
-        made = connection.execute(sa.insert(organizations).values(name=uuid4().hex).returning(organizations.c.id))
-        return UUID(str(made.scalar_one()))
-
-
-@pytest.fixture
-def core_url(engine: sa.Engine) -> str:
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def core(core_url: str) -> Iterator[psycopg.Connection]:
-    """A connection under the core's role."""
-    with psycopg.connect(core_url, autocommit=True) as connection:
-        connection.execute("set role hse_ingest")
-        yield connection
 
 
 def a_key(engine: sa.Engine, organization_id: UUID, **more: Any) -> str:
