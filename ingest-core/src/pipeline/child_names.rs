@@ -41,15 +41,6 @@ impl CalledAs<'_> {
 }
 
 impl ChildNames {
-    #[must_use]
-    pub fn of<'a>(children: impl Iterator<Item = CalledAs<'a>>) -> Self {
-        let mut all = Self::default();
-        for child in children {
-            all.add(&child);
-        }
-        all
-    }
-
     /// The child that is meant; none where nobody is, or several are.
     #[must_use]
     pub fn child(&self, gateway: Uuid, name: &str) -> Option<Uuid> {
@@ -112,7 +103,10 @@ mod tests {
             called(3, "A-2", None),
             called(4, "lamp", None),
         ];
-        let mut names = ChildNames::of(children.into_iter());
+        let mut names = ChildNames::default();
+        for child in &children {
+            names.add(child);
+        }
         let child = |names: &ChildNames, name| names.child(GATEWAY, name).map(|id| id.as_u128());
         assert_eq!(child(&names, "A-1"), Some(1));
         assert_eq!(child(&names, "A-2"), Some(2));

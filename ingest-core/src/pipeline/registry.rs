@@ -14,14 +14,16 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::child_names::{CalledAs, ChildNames};
+use super::child_names::CalledAs;
 use super::profiles::{DeviceProfile, Format, ModbusAddress, ProfileRecord};
-use super::tokens::{TokenHash, TokenOwners};
+use super::tokens::TokenHash;
 use super::window::Watermark;
 use crate::event::RejectCode;
 
+use known::KnownDevices;
 pub use snapshot::SnapshotError;
 
+mod known;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -60,11 +62,14 @@ impl DeviceRecord {
         })
     }
 
-    fn token(&self) -> Option<(TokenHash, Uuid)> {
-        self.token_hash.map(|hash| (hash, self.id))
+    fn watermark(&self) -> Watermark {
+        Watermark {
+            epoch: self.epoch,
+            seq: self.last_seq,
+        }
     }
 
-    fn credentials(&self) -> (Option<[u8; 32]>, bool) {
+    fn credentials(&self) -> (Option<TokenHash>, bool) {
         (self.token_hash, self.is_enabled)
     }
 
@@ -110,8 +115,6 @@ pub enum Reachability {
 #[error("unknown device, wrong token, or disabled device")]
 pub struct AuthenticationFailed;
 
-type Devices = HashMap<Uuid, DeviceRecord, foldhash::fast::RandomState>;
-
 /// A profile with what it was read from.
 struct KnownProfile {
     record: ProfileRecord,
@@ -122,42 +125,24 @@ type Profiles = HashMap<Uuid, KnownProfile, foldhash::fast::RandomState>;
 
 #[derive(Default)]
 pub struct DeviceRegistry {
-    devices: RwLock<Option<Devices>>,
-    /// A step behind `devices` while they change; who is found here is looked at there.
-    owners: RwLock<TokenOwners>,
+    devices: RwLock<Option<KnownDevices>>,
     /// A step ahead of `devices` while both change. Taken after them where both are.
     profiles: RwLock<Profiles>,
     /// Told when what is polled may have changed.
     polling: watch::Sender<()>,
-    /// As `owners`.
-    children: RwLock<ChildNames>,
 }
 
 impl DeviceRegistry {
-    fn read(&self) -> RwLockReadGuard<'_, Option<Devices>> {
+    fn read(&self) -> RwLockReadGuard<'_, Option<KnownDevices>> {
         self.devices.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Option<Devices>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Option<KnownDevices>> {
         self.devices.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_profiles(&self) -> RwLockReadGuard<'_, Profiles> {
         self.profiles.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read_owners(&self) -> RwLockReadGuard<'_, TokenOwners> {
-        self.owners.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_owners(&self) -> RwLockWriteGuard<'_, TokenOwners> {
-        self.owners.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_children(&self) -> RwLockWriteGuard<'_, ChildNames> {
-        self.children
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False until a snapshot or the database was read: nobody can be told from a stranger before.
@@ -168,7 +153,7 @@ impl DeviceRegistry {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().as_ref().map_or(0, HashMap::len)
+        self.read().as_ref().map_or(0, KnownDevices::len)
     }
 
     #[must_use]
@@ -187,16 +172,13 @@ impl DeviceRegistry {
     ) -> Result<Watermark, AuthenticationFailed> {
         let said: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let devices = self.read();
-        let device = devices.as_ref().and_then(|devices| devices.get(&device_id));
+        let device = devices.as_ref().and_then(|devices| devices.get(device_id));
         let expected = device
             .and_then(|device| device.token_hash)
             .unwrap_or([0; 32]);
         let is_match = bool::from(said.ct_eq(&expected));
         match device {
-            Some(device) if is_match && device.is_enabled => Ok(Watermark {
-                epoch: device.epoch,
-                seq: device.last_seq,
-            }),
+            Some(device) if is_match && device.is_enabled => Ok(device.watermark()),
             _ => Err(AuthenticationFailed),
         }
     }
@@ -210,7 +192,8 @@ impl DeviceRegistry {
         token: &str,
     ) -> Result<(Uuid, Watermark), AuthenticationFailed> {
         let said: TokenHash = Sha256::digest(token.as_bytes()).into();
-        let owner = self.read_owners().owner(&said).unwrap_or(Uuid::nil());
+        let owner = (self.read().as_ref()).and_then(|devices| devices.owner_of(&said));
+        let owner = owner.unwrap_or(Uuid::nil());
         self.authenticate(owner, token).map(|known| (owner, known))
     }
 
@@ -223,7 +206,7 @@ impl DeviceRegistry {
             return Ok(());
         }
         let devices = self.read();
-        match devices.as_ref().and_then(|devices| devices.get(&child)) {
+        match devices.as_ref().and_then(|devices| devices.get(child)) {
             None => Err(RejectCode::UnknownDevice),
             Some(device) if device.gateway_id == Some(gateway) && device.is_enabled => Ok(()),
             Some(_) => Err(RejectCode::ForbiddenDevice),
@@ -233,9 +216,7 @@ impl DeviceRegistry {
     /// The child that `gateway` calls by this name or serial number, if it may speak for it.
     #[must_use]
     pub fn child_of(&self, gateway: Uuid, name: &str) -> Option<Uuid> {
-        let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
-        let child = children.child(gateway, name)?;
-        drop(children);
+        let child = self.read().as_ref()?.child_of(gateway, name)?;
         self.may_speak_for(gateway, child).ok().map(|()| child)
     }
 
@@ -243,7 +224,7 @@ impl DeviceRegistry {
     #[must_use]
     pub fn gateway_of(&self, device: Uuid) -> Option<Uuid> {
         let devices = self.read();
-        devices.as_ref()?.get(&device)?.gateway_id
+        devices.as_ref()?.get(device)?.gateway_id
     }
 
     /// What a child is called, and the gateway that means it by that ([`Self::child_of`]); none for what is no child, or has no
@@ -251,16 +232,12 @@ impl DeviceRegistry {
     #[must_use]
     pub fn gateway_and_name_of(&self, child: Uuid) -> Option<(Uuid, Box<str>)> {
         let devices = self.read();
-        let device = devices.as_ref()?.get(&child)?;
-        let (gateway, names) = (
-            device.gateway_id?,
-            [device.name.clone(), device.serial_number.clone()],
-        );
-        drop(devices);
-        let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
-        let mut own = names.into_iter().flatten();
-        let name = own.find(|name| children.child(gateway, name) == Some(child))?;
-        Some((gateway, name))
+        let devices = devices.as_ref()?;
+        let device = devices.get(child)?;
+        let gateway = device.gateway_id?;
+        let mut own = [&device.name, &device.serial_number].into_iter().flatten();
+        let name = own.find(|name| devices.child_of(gateway, name) == Some(child))?;
+        Some((gateway, name.clone()))
     }
 
     /// May events of `device` be taken from a service that speaks for it?
@@ -269,7 +246,7 @@ impl DeviceRegistry {
     /// `unknown_device`, or `forbidden_device` for one that is disabled.
     pub fn may_be_spoken_for(&self, device: Uuid) -> Result<(), RejectCode> {
         let devices = self.read();
-        match devices.as_ref().and_then(|devices| devices.get(&device)) {
+        match devices.as_ref().and_then(|devices| devices.get(device)) {
             None => Err(RejectCode::UnknownDevice),
             Some(device) if device.is_enabled => Ok(()),
             Some(_) => Err(RejectCode::ForbiddenDevice),
@@ -283,7 +260,7 @@ impl DeviceRegistry {
         let Some(devices) = devices.as_ref() else {
             return Reachability::ByItself;
         };
-        match devices.get(&device) {
+        match devices.get(device) {
             None => Reachability::Unknown,
             Some(device) if !device.is_enabled => Reachability::Disabled,
             Some(device) if device.token_hash.is_some() || device.polling().is_some() => {
@@ -298,7 +275,7 @@ impl DeviceRegistry {
     #[must_use]
     pub fn profile_of(&self, device: Uuid) -> Option<Arc<DeviceProfile>> {
         let devices = self.read();
-        let profile_id = devices.as_ref()?.get(&device)?.profile_id?;
+        let profile_id = devices.as_ref()?.get(device)?.profile_id?;
         let profiles = self.read_profiles();
         profiles
             .get(&profile_id)
@@ -319,7 +296,7 @@ impl DeviceRegistry {
                 profile: Arc::clone(profile),
             })
         };
-        let devices = devices.iter().flat_map(HashMap::values);
+        let devices = devices.iter().flat_map(KnownDevices::all);
         devices.filter_map(polled).collect()
     }
 
@@ -361,83 +338,39 @@ impl DeviceRegistry {
 
     /// Takes a whole reading of the database. Returns the devices whose open connections have lost their right.
     pub fn replace_all(&self, records: Vec<DeviceRecord>) -> Vec<Uuid> {
-        let fresh: Devices = records
-            .into_iter()
-            .map(|record| (record.id, record))
-            .collect();
-        let tokens = fresh.values().filter_map(DeviceRecord::token);
-        let owners = TokenOwners::of(tokens);
-        let children = ChildNames::of(fresh.values().filter_map(DeviceRecord::called_as));
-        let stale = self.write().replace(fresh);
-        *self.write_owners() = owners;
-        *self.write_children() = children;
-        let Some(stale) = stale else {
-            self.polling.send_replace(());
-            return Vec::new();
-        };
+        let fresh = KnownDevices::of(records);
+        let stale = self.write().replace(fresh).unwrap_or_default();
         let devices = self.read();
-        if devices
-            .as_ref()
-            .is_some_and(|now| polling(now) != polling(&stale))
-        {
+        let now = |id| devices.as_ref().and_then(|devices| devices.get(id));
+        if devices.as_ref().map(KnownDevices::polling) != Some(stale.polling()) {
             self.polling.send_replace(());
         }
-        let now = |id| {
-            devices
-                .as_ref()
-                .and_then(|devices| devices.get(id))
-                .map(DeviceRecord::credentials)
+        let has_lost = |old: &&DeviceRecord| {
+            now(old.id).map(DeviceRecord::credentials) != Some(old.credentials())
         };
-        stale
-            .iter()
-            .filter(|(id, old)| now(id) != Some(old.credentials()))
-            .map(|(id, _)| *id)
-            .collect()
+        stale.all().filter(has_lost).map(|old| old.id).collect()
     }
 
     /// Takes a reading of the devices `ids`: those not among `records` are gone. Returns as [`Self::replace_all`] does.
     pub fn replace(&self, ids: &[Uuid], records: Vec<DeviceRecord>) -> Vec<Uuid> {
-        let mut fresh: Devices = records
-            .into_iter()
-            .map(|record| (record.id, record))
-            .collect();
+        let records = records.into_iter().map(|record| (record.id, record));
+        let mut fresh: HashMap<Uuid, DeviceRecord> = records.collect();
         let mut guard = self.write();
         let Some(devices) = guard.as_mut() else {
             return Vec::new();
         };
-        let mut owners = self.write_owners();
-        let mut children = self.write_children();
         let mut cut = Vec::new();
         let mut is_polling_changed = false;
         for id in ids {
-            let new = fresh.remove(id);
-            let old = devices.remove(id);
-            if let Some(child) = old.as_ref().and_then(DeviceRecord::called_as) {
-                children.remove(&child);
-            }
-            if let Some(child) = new.as_ref().and_then(DeviceRecord::called_as) {
-                children.add(&child);
-            }
-            if let Some((hash, _)) = old.as_ref().and_then(DeviceRecord::token) {
-                owners.remove(&hash, *id);
-            }
-            if let Some((hash, _)) = new.as_ref().and_then(DeviceRecord::token) {
-                owners.add(hash, *id);
-            }
-            let polling = |device: &Option<DeviceRecord>| {
-                (device.as_ref()).and_then(|d| d.polling().map(|(id, at)| (id, at.clone())))
-            };
-            is_polling_changed |= polling(&old) != polling(&new);
-            if old.is_some_and(|old| {
-                new.as_ref().map(DeviceRecord::credentials) != Some(old.credentials())
-            }) {
+            let old = devices.put(*id, fresh.remove(id));
+            let (old, new) = (old.as_ref(), devices.get(*id));
+            is_polling_changed |=
+                old.and_then(DeviceRecord::polling) != new.and_then(DeviceRecord::polling);
+            if old.is_some_and(|old| new.map(DeviceRecord::credentials) != Some(old.credentials()))
+            {
                 cut.push(*id);
             }
-            if let Some(new) = new {
-                devices.insert(*id, new);
-            }
         }
-        drop(owners);
         drop(guard);
         if is_polling_changed {
             self.polling.send_replace(());
@@ -447,27 +380,10 @@ impl DeviceRegistry {
 
     /// Notes how far devices' events are durable here, so that the next snapshot says it.
     pub fn note_watermarks(&self, watermarks: &[(Uuid, Watermark)]) {
-        let mut guard = self.write();
-        let Some(devices) = guard.as_mut() else {
-            return;
-        };
-        for (id, found) in watermarks {
-            if let Some(device) = devices.get_mut(id) {
-                let latest = Watermark {
-                    epoch: device.epoch,
-                    seq: device.last_seq,
-                }
-                .later(*found);
-                (device.epoch, device.last_seq) = (latest.epoch, latest.seq);
+        if let Some(devices) = self.write().as_mut() {
+            for (id, found) in watermarks {
+                devices.note_watermark(*id, *found);
             }
         }
     }
-}
-
-/// What of the devices is polled, and where.
-fn polling(devices: &Devices) -> HashMap<Uuid, (Uuid, &ModbusAddress)> {
-    let devices = devices.values();
-    devices
-        .filter_map(|device| Some((device.id, device.polling()?)))
-        .collect()
 }

@@ -97,29 +97,31 @@ impl Sessions {
         known: Watermark,
     ) -> Result<(Session, u64), TakeOverError> {
         let end = Arc::new(EndSignal::default());
-        let (window, epoch) = {
+        let (window, at_least) = {
             let mut devices = self.lock();
             let device = devices.entry(device_id).or_default();
             device.epoch = device.epoch.max(known.epoch);
-            let epoch = epoch.unwrap_or(device.epoch);
-            if epoch < device.epoch {
+            let said = epoch.unwrap_or(device.epoch);
+            if said < device.epoch {
                 return Err(StaleEpoch {
-                    said: epoch,
+                    said,
                     known: device.epoch,
                 }
                 .into());
             }
-            device.epoch = epoch;
+            device.epoch = said;
             if let Some(older) = device.current.replace(Arc::clone(&end)) {
                 older.send(EndReason::Superseded);
             }
-            (Arc::clone(&device.window), epoch)
+            (Arc::clone(&device.window), said)
         };
         let mut window = tokio::select! {
             biased;
             reason = end.received() => return Err(TakeOverError::Ended(reason)),
             window = window.lock_owned() => window,
         };
+        // The older one may have begun another epoch meanwhile.
+        let epoch = epoch.unwrap_or(at_least.max(window.epoch()));
         let last_seq = window.resume(epoch, known)?;
         Ok((Session { window, end }, last_seq))
     }
@@ -244,6 +246,22 @@ mod tests {
         drop(session);
         assert!(take(&sessions, 2).await.is_err());
         let (session, _) = sessions.take_over(DEVICE, None, known).await.unwrap();
+        assert_eq!(session.window.epoch(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_no_epoch_goes_on_in_one_that_began_while_it_waited() {
+        let sessions = Arc::new(Sessions::default());
+        let mut older = take(&sessions, 1).await.unwrap();
+        let waiting = tokio::spawn({
+            let sessions = Arc::clone(&sessions);
+            async move { sessions.take_over(DEVICE, None, Watermark::default()).await }
+        });
+        assert_eq!(older.end.received().await, EndReason::Superseded);
+        let begun = sessions.begin_epoch(DEVICE, &mut older.window, 3, Watermark::default());
+        assert_eq!(begun, Ok(0));
+        drop(older);
+        let (session, _) = waiting.await.unwrap().unwrap();
         assert_eq!(session.window.epoch(), 3);
     }
 

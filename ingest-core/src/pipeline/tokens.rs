@@ -17,15 +17,6 @@ pub struct TokenOwners(HashMap<TokenHash, Option<Uuid>, foldhash::fast::RandomSt
 
 impl TokenOwners {
     #[must_use]
-    pub fn of(owners: impl Iterator<Item = (TokenHash, Uuid)>) -> Self {
-        let mut all = Self::default();
-        for (hash, device) in owners {
-            all.add(hash, device);
-        }
-        all
-    }
-
-    #[must_use]
     pub fn owner(&self, hash: &TokenHash) -> Option<Uuid> {
         self.0.get(hash).copied().flatten()
     }
@@ -57,7 +48,9 @@ mod tests {
     #[test]
     fn a_token_names_its_device_and_one_that_several_have_names_none() {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let mut owners = TokenOwners::of([([1; 32], a), ([2; 32], b)].into_iter());
+        let mut owners = TokenOwners::default();
+        owners.add([1; 32], a);
+        owners.add([2; 32], b);
         owners.add([1; 32], a);
         assert_eq!(owners.owner(&[1; 32]), Some(a));
         owners.remove(&[1; 32], b);

@@ -60,6 +60,7 @@ use crate::metrics::Code;
 use crate::node::Node;
 use crate::pipeline::live::Peer;
 use crate::pipeline::ports::{ClaimOutcome, SinkError};
+use crate::pipeline::sessions::{EndReason, TakeOverError};
 use crate::pipeline::window::Watermark;
 
 /// Head of a request.
@@ -322,16 +323,15 @@ impl Caller<'_> {
 
     async fn next_command(&self, query: &str) -> Answer {
         let deadline = poll_deadline(query);
-        let connect = (self.polls).connect(self.node, self.device_id, self.known, self.peer);
-        let Ok(Ok(polled)) = timeout_at(deadline, connect).await else {
-            return Answer::nothing_came();
+        let connect =
+            (self.polls).connect(self.node, self.device_id, self.token, self.known, self.peer);
+        let polled = match timeout_at(deadline, connect).await {
+            Ok(Ok(polled)) => polled,
+            Ok(Err(TakeOverError::Ended(EndReason::Revoked))) => {
+                return Dialect::ThingsBoard.unauthorized();
+            }
+            Ok(Err(_)) | Err(_) => return Answer::nothing_came(),
         };
-        // Once more: a revocation between the first look and the take-over found no session to end.
-        let still_allowed = self.node.registry.authenticate(self.device_id, self.token);
-        if still_allowed.is_err() {
-            self.polls.forget(&polled);
-            return Dialect::ThingsBoard.unauthorized();
-        }
         let Some((number, command)) = polled.next_command(self.node, deadline).await else {
             return Answer::nothing_came();
         };

@@ -15,7 +15,7 @@ use crate::inbound::numbered::Numbered;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
 use crate::pipeline::live::{Peer, Presence};
-use crate::pipeline::sessions::{Session, TakeOverError};
+use crate::pipeline::sessions::{EndReason, Session, TakeOverError};
 use crate::pipeline::window::Watermark;
 
 /// A device that has not asked for so long is gone.
@@ -50,7 +50,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Polls {
-    /// The device that asks, connected.
+    /// The device that asks, and has shown its token, connected.
     ///
     /// # Errors
     /// Somebody else has it, or it lost its right, while it waited.
@@ -58,6 +58,7 @@ impl Polls {
         self: &Arc<Self>,
         node: &Arc<Node>,
         device_id: Uuid,
+        token: &str,
         known: Watermark,
         peer: Peer,
     ) -> Result<Arc<Polled>, TakeOverError> {
@@ -65,6 +66,10 @@ impl Polls {
             return Ok(polled);
         }
         let (session, _) = node.sessions.take_over(device_id, None, known).await?;
+        // Once more: a revocation between the first look and the take-over found no session to end.
+        if node.registry.authenticate(device_id, token).is_err() {
+            return Err(TakeOverError::Ended(EndReason::Revoked));
+        }
         let polled = Arc::new(Polled {
             device_id,
             state: Mutex::new(State {
@@ -104,7 +109,7 @@ impl Polls {
     }
 
     /// The device is not there any more, as far as it is still this one.
-    pub fn forget(&self, polled: &Arc<Polled>) {
+    fn forget(&self, polled: &Arc<Polled>) {
         polled.is_over.cancel();
         let mut devices = lock(&self.devices);
         let current = devices.get(&polled.device_id);

@@ -7,11 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use super::connection::{Database, classify};
-use super::few::{FewConnections, Lent};
+use super::connection::Database;
+use super::few::FewConnections;
 use crate::pipeline::attributes::Attributes;
 use crate::pipeline::ports::{ClaimOutcome, SinkError};
 
@@ -55,15 +56,11 @@ impl DeviceDesk {
     /// # Errors
     /// [`SinkError`] when the database is away or busy.
     pub async fn attributes(&self, device_id: Uuid) -> Result<Attributes, SinkError> {
-        let read = async {
-            let lent = self.connections.lend().await?;
-            let row = lent.client.query_opt(ATTRIBUTES, &[&device_id]).await;
-            let row = answered(lent, row)?;
-            row.map_or(Ok(Attributes::default()), |row| {
-                attributes(&row).map_err(classify)
-            })
+        let read = async |client: &Client| {
+            let row = client.query_opt(ATTRIBUTES, &[&device_id]).await?;
+            row.map_or(Ok(Attributes::default()), |row| attributes(&row))
         };
-        self.connections.within_deadline(read).await
+        self.connections.ask(read).await
     }
 
     /// Has a device be claimed by who knows the code, for so long.
@@ -76,16 +73,12 @@ impl DeviceDesk {
         code_hash: [u8; 32],
         duration_ms: i64,
     ) -> Result<ClaimOutcome, SinkError> {
-        let offer = async {
-            let lent = self.connections.lend().await?;
-            let code_hash: &[u8] = &code_hash;
-            let given: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&device_id, &code_hash, &duration_ms];
-            let row = lent.client.query_one(OFFER_CLAIM, &given).await;
-            let row = answered(lent, row)?;
-            Ok(ClaimOutcome::of(row.try_get(0).map_err(classify)?))
+        let offer = async |client: &Client| {
+            let given: [&(dyn ToSql + Sync); 3] = [&device_id, &code_hash.as_slice(), &duration_ms];
+            let row = client.query_one(OFFER_CLAIM, &given).await?;
+            Ok(ClaimOutcome::of(row.try_get(0)?))
         };
-        self.connections.within_deadline(offer).await
+        self.connections.ask(offer).await
     }
 
     /// Lets a device in that has no token yet. None where it is not let in, for whatever reason.
@@ -100,33 +93,20 @@ impl DeviceDesk {
     ) -> Result<Option<Provisioned>, SinkError> {
         let token = new_token();
         let token_hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let ask = async {
-            let lent = self.for_strangers.lend().await?;
-            let (secret_hash, token_hash): (&[u8], &[u8]) = (&secret_hash, &token_hash);
-            let given: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-                [&key, &secret_hash, &serial_number, &token_hash];
-            let row = lent.client.query_one(PROVISION, &given).await;
-            let row = answered(lent, row)?;
-            let (outcome, device_id) = (
-                row.try_get::<_, &str>(0).map_err(classify)?,
-                row.try_get::<_, Option<Uuid>>(1).map_err(classify)?,
-            );
+        let ask = async |client: &Client| {
+            let (secret_hash, token_hash) = (secret_hash.as_slice(), token_hash.as_slice());
+            let given: [&(dyn ToSql + Sync); 4] = [&key, &secret_hash, &serial_number, &token_hash];
+            let row = client.query_one(PROVISION, &given).await?;
+            let (outcome, device_id): (&str, Option<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
             tracing::info!(outcome, ?device_id, "a device came with a provisioning key");
             Ok(device_id.filter(|_| outcome == "provisioned"))
         };
-        let device_id = self.for_strangers.within_deadline(ask).await?;
+        let device_id = self.for_strangers.ask(ask).await?;
         Ok(device_id.map(|device_id| Provisioned { device_id, token }))
     }
 }
 
-/// Gives the connection back where it still serves.
-fn answered<T>(lent: Lent<'_>, answer: Result<T, tokio_postgres::Error>) -> Result<T, SinkError> {
-    let answer = answer.map_err(classify)?;
-    lent.give_back();
-    Ok(answer)
-}
-
-fn attributes(row: &Row) -> Result<Attributes, tokio_postgres::Error> {
+fn attributes(row: &Row) -> Result<Attributes, Error> {
     let object = |value| match value {
         Value::Object(object) => object,
         // The table checks that it is one.

@@ -1,12 +1,12 @@
 //! A few connections for those who ask the database for something and wait for it: each question has a deadline, and what comes
 //! beyond waits its turn. They are not the drain's.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Error};
 
 use super::connection::{Database, classify, log_notice};
 use crate::pipeline::ports::SinkError;
@@ -19,13 +19,6 @@ pub struct FewConnections {
     deadline: Duration,
     free: Semaphore,
     idle: Mutex<Vec<Client>>,
-}
-
-/// A connection for one question. Unless it is given back, it is not used again.
-pub struct Lent<'a> {
-    of: &'a FewConnections,
-    pub client: Client,
-    _permit: Option<SemaphorePermit<'a>>,
 }
 
 impl FewConnections {
@@ -45,53 +38,43 @@ impl FewConnections {
         }
     }
 
-    /// Asks within the deadline.
+    /// Asks on a connection that nobody else has. One that failed, or whose answer nobody waited for, is not used again.
     ///
     /// # Errors
-    /// [`SinkError::Deadline`], or what `question` says.
-    pub async fn within_deadline<T>(
+    /// [`SinkError`] when the database is away or refuses us, or when the deadline has passed.
+    pub async fn ask<T>(
         &self,
-        question: impl Future<Output = Result<T, SinkError>>,
+        question: impl AsyncFnOnce(&Client) -> Result<T, Error>,
     ) -> Result<T, SinkError> {
+        let asked = async {
+            // It is never closed.
+            let _permit = self.free.acquire().await.ok();
+            let client = match self.take_idle() {
+                Some(client) => client,
+                None => self.connect().await?,
+            };
+            let answer = question(&client).await.map_err(classify)?;
+            self.idle().push(client);
+            Ok(answer)
+        };
         let late = |_| SinkError::Deadline(self.deadline);
-        timeout(self.deadline, question).await.map_err(late)?
+        timeout(self.deadline, asked).await.map_err(late)?
     }
 
-    /// Waits for a connection.
-    ///
-    /// # Errors
-    /// [`SinkError`] when the database is away or refuses us.
-    pub async fn lend(&self) -> Result<Lent<'_>, SinkError> {
-        // It is never closed.
-        let permit = self.free.acquire().await.ok();
-        let client = match self.take_idle() {
-            Some(client) => client,
-            None => {
-                let client = self.database.connect(log_notice).await?;
-                let settings = client.batch_execute(self.settings);
-                settings.await.map_err(classify)?;
-                client
-            }
-        };
-        Ok(Lent {
-            of: self,
-            client,
-            _permit: permit,
-        })
+    async fn connect(&self) -> Result<Client, SinkError> {
+        let client = self.database.connect(log_notice).await?;
+        let settings = client.batch_execute(self.settings);
+        settings.await.map_err(classify)?;
+        Ok(client)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_idle(&self) -> Option<Client> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain(|client| !client.is_closed());
         idle.pop()
-    }
-}
-
-impl Lent<'_> {
-    /// The answer has come. A connection that failed, or whose answer nobody waited for, is not given back.
-    pub fn give_back(self) {
-        let idle = self.of.idle.lock();
-        idle.unwrap_or_else(PoisonError::into_inner)
-            .push(self.client);
     }
 }

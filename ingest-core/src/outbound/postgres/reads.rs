@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Client, Error, Row};
 
-use super::connection::{Database, classify};
+use super::connection::Database;
 use super::few::FewConnections;
 use crate::pipeline::ports::{EventQuery, SinkError, StoredEvent};
 
@@ -47,11 +47,6 @@ impl EventReads {
     /// # Errors
     /// [`SinkError`] when the database is away, busy, or does not let the core read.
     pub async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, SinkError> {
-        self.connections.within_deadline(self.read(query)).await
-    }
-
-    async fn read(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, SinkError> {
-        let lent = self.connections.lend().await?;
         let (from_us, to_us) = (query.from_us.map(in_calendar), query.to_us.map(in_calendar));
         let limit = i64::from(query.limit);
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
@@ -62,12 +57,11 @@ impl EventReads {
             &query.is_reported_only,
             &limit,
         ];
-        let rows = lent.client.query(EVENTS, &params).await.map_err(classify)?;
-        lent.give_back();
-        rows.iter()
-            .map(stored)
-            .collect::<Result<_, _>>()
-            .map_err(classify)
+        let read = async |client: &Client| {
+            let rows = client.query(EVENTS, &params).await?;
+            rows.iter().map(stored).collect()
+        };
+        self.connections.ask(read).await
     }
 }
 

@@ -40,7 +40,7 @@ impl DeviceRegistry {
             };
             let profiles = self.read_profiles();
             rmp_serde::to_vec(&Snapshot {
-                devices: devices.values().collect(),
+                devices: devices.all().collect(),
                 profiles: profiles.values().map(|known| &known.record).collect(),
             })?
         };
