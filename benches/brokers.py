@@ -87,7 +87,7 @@ def rumqttd(data_root: Path) -> Iterator[Broker]:
     """Run rumqttd; raises `NotMeasured` where neither HSE_BENCH_RUMQTTD nor the path names it."""
     program = os.environ.get("HSE_BENCH_RUMQTTD") or shutil.which("rumqttd")
     if program is None:
-        raise NotMeasured("rumqttd is not installed: cargo install --locked rumqttd, and HSE_BENCH_RUMQTTD names it")
+        raise NotMeasured("rumqttd is not installed: cargo install rumqttd, and HSE_BENCH_RUMQTTD names it")
     with _running(data_root, "rumqttd", [program, "-q", "-c"], RUMQTTD) as (port, pid):
         yield Broker(name="rumqttd", port=port, pid=pid)
 
@@ -110,7 +110,8 @@ def _running(
 ) -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory(prefix="hse-bench-broker-", dir=data_root) as directory:
         (port,) = free_ports(1)
-        path = Path(directory) / "broker.conf"
+        # rumqttd reads what its name says; Mosquitto anything.
+        path = Path(directory) / "broker.toml"
         path.write_text(configuration.format(port=port, directory=directory, **values), encoding="utf-8")
         with (Path(directory) / "broker.log").open("w", encoding="utf-8") as log:
             process = subprocess.Popen([*command, str(path)], stdout=log, stderr=log)

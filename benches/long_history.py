@@ -90,7 +90,9 @@ def load(stack: Stack, num_events: int, say: Callable[[str], None], *, days: int
             _finish_hypertable(connection, today)
         else:
             _finish_rollups(connection, today)
-        connection.execute("analyze")
+        say(f"{form}: what a database has done by itself in so long a time")
+        connection.execute("vacuum (analyze)")
+        connection.execute("checkpoint")
     return LongHistory(num_devices=num_devices, num_events=days * count * num_devices, today=today)
 
 
