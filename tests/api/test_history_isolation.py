@@ -28,9 +28,16 @@ from tests.api.test_isolation import as_person
 from tests.api.world import Tenant, World
 from tests.storage.drain import Reading, drain
 
-VIEWS = ("named_events", "named_hours", "named_days", "named_late_hours")
+VIEWS = (
+    "named_events",
+    "named_hours",
+    "named_days",
+    "named_late_hours",
+    "named_dead_letters",
+    "named_dead_letter_removals",
+)
 # Whatever else has events in it: the tables, their partitions, what is aggregated of them, what waits to be handled.
-HOLDS_EVENTS = "^(device_events.*|rollup_.*|late_hours|event_outbox|dead_letters|device_sequences|ingest_cursor)$"
+HOLDS_EVENTS = "^(device_events.*|rollup_.*|late_hours|event_outbox|dead_letter.*|device_sequences|ingest_cursor)$"
 NOW = datetime.now(UTC)
 
 
@@ -48,6 +55,18 @@ def reported(world: World) -> World:
     times = [NOW - timedelta(days=9), NOW - timedelta(days=3), NOW]
     devices = [site.device_id for tenant in tenants(world) for site in tenant.sites]
     drain(engine, [Reading(time=time, device_id=device, value=1.0) for device in devices for time in times])
+    with engine.begin() as connection:
+        for device in devices:
+            connection.execute(
+                sa.text(
+                    "insert into dead_letters (device_id, epoch, seq, received_at, code, reason, event)"
+                    " values (:device, 1, 1, :now, 'bad_payload', 'not JSON', '\\x90')"
+                ),
+                {"device": device, "now": NOW},
+            )
+            connection.execute(
+                sa.text("insert into dead_letter_removals values (:device, 1, now())"), {"device": device}
+            )
     refresh_rollups(engine, before=NOW.replace(minute=0, second=0, microsecond=0))
     engine.dispose()
     return world
@@ -84,6 +103,7 @@ def test_no_statement_of_the_control_plane_names_what_holds_events() -> None:
         if named.search(path.read_text(encoding="utf-8"))
     }
     assert naming == {
+        "adapters/postgres/dead_letters.py",
         "adapters/postgres/door_code_alarms.py",
         "adapters/postgres/history_statements.py",
         "adapters/postgres/maintenance.py",

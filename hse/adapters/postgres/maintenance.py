@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from hse.adapters.postgres.dead_letters import remove_excess
 from hse.adapters.postgres.expiry import delete_expired
 
 PARTITIONS_AHEAD = timedelta(days=7)
@@ -34,6 +35,7 @@ class MaintenanceReport:
 
     event_storage: str
     rows_expired: int = 0
+    dead_letters_removed: int = 0
     late_hours_forgotten: int = 0
     partitions_made: int = 0
     marks_refreshed: int = 0
@@ -51,6 +53,7 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
     if retention_days < RETENTION_DAYS_MIN:
         raise ValueError(f"events are kept for {RETENTION_DAYS_MIN} days at least, not {retention_days}")
     rows_expired = delete_expired(engine, now)
+    dead_letters_removed = remove_excess(engine, now=now, retention=timedelta(days=retention_days))
     with engine.begin() as connection:
         storage: str
         storage, snapshot = connection.execute(STORAGE_AND_SNAPSHOT).one()
@@ -58,7 +61,10 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
             _set_retention_policy(connection, retention_days)
             num_forgotten = _forget_late_hours(connection, snapshot)
             return MaintenanceReport(
-                event_storage=storage, rows_expired=rows_expired, late_hours_forgotten=num_forgotten
+                event_storage=storage,
+                rows_expired=rows_expired,
+                dead_letters_removed=dead_letters_removed,
+                late_hours_forgotten=num_forgotten,
             )
         partitions_made: int = connection.execute(
             sa.select(sa.func.ensure_event_partitions(now, now + PARTITIONS_AHEAD))
@@ -71,6 +77,7 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
     return MaintenanceReport(
         event_storage=storage,
         rows_expired=rows_expired,
+        dead_letters_removed=dead_letters_removed,
         partitions_made=partitions_made,
         marks_refreshed=marks_refreshed,
         late_hours_forgotten=num_forgotten,

@@ -17,6 +17,7 @@ from hse.adapters.postgres.booking_calendars import BookingCalendars
 from hse.adapters.postgres.booking_notifications import BookingNotifications, NotificationTemplates
 from hse.adapters.postgres.booking_settings import BookingSettingsStore
 from hse.adapters.postgres.bookings import Bookings
+from hse.adapters.postgres.dead_letters import DeadLetters
 from hse.adapters.postgres.device_attributes import AttributesNotices, DeviceAttributesRows
 from hse.adapters.postgres.device_claims import CLAIM_CHARS, UNMISTAKABLE, DeviceClaims, code_of
 from hse.adapters.postgres.device_commands import DeviceCommandGroups, DeviceCommands
@@ -224,6 +225,11 @@ class PostgresWork:
     def telemetry(self) -> Telemetry:
         """The events of the devices that it names, and their aggregates."""
         return Telemetry(self.connection)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What the devices that it names sent and nobody could understand or store."""
+        return DeadLetters(self.connection)
 
     @property
     def api_keys(self) -> ApiKeys:

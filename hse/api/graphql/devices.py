@@ -6,6 +6,7 @@ import strawberry
 
 from hse.api.graphql.connections import connection, list_of, reference, single
 from hse.api.graphql.context import Asked, context_of
+from hse.api.graphql.dead_letters import DeadLetterSummary, resolve_summary
 from hse.api.graphql.entities import (
     ALARMS,
     AREAS,
@@ -33,6 +34,11 @@ class Device:
 
     state = strawberry.field(
         resolver=resolve_state, graphql_type=DeviceState | None, description="Null when you may not see it."
+    )
+    dead_letter_summary = strawberry.field(
+        resolver=resolve_summary,
+        graphql_type=DeadLetterSummary | None,
+        description="How much of what it sent could not be understood or stored.",
     )
 
     organization = reference(ORGANIZATIONS, "organization_id")

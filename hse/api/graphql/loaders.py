@@ -14,6 +14,7 @@ from hse.api.acting import Acting
 from hse.api.graphql.entities import Entity
 from hse.api.history import History
 from hse.domain.paging import Page, PageQuery
+from hse.domain.telemetry.dead_letters import DeadLetterSummary, visible_summaries
 from hse.domain.telemetry.model import DeviceState
 from hse.domain.telemetry.queries import STATES_MAX, visible_states
 
@@ -30,6 +31,7 @@ class Loaders:
         self._acting = acting
         self._history = history
         self._states: DataLoader[UUID, DeviceState | None] | None = None
+        self._dead_letters: DataLoader[UUID, DeadLetterSummary | None] | None = None
         self._connections = connections
         self._things: dict[Entity, DataLoader[UUID, Any]] = {}
         self._lists: dict[tuple[Any, ...], DataLoader[UUID, Page[Any]]] = {}
@@ -39,6 +41,7 @@ class Loaders:
         self._things.clear()
         self._lists.clear()
         self._states = None
+        self._dead_letters = None
 
     async def thing(self, entity: Entity, entity_id: UUID) -> Any:
         """One thing by its id; None when the actor may not see it."""
@@ -61,6 +64,18 @@ class Loaders:
         if self._states is None:
             self._states = DataLoader(load_fn=self._load_states, max_batch_size=STATES_MAX)
         return await self._states.load(device_id)
+
+    async def dead_letters(self, device_id: UUID) -> DeadLetterSummary | None:
+        """How many dead letters a device has; None when the actor may not see the device."""
+        if self._dead_letters is None:
+            self._dead_letters = DataLoader(load_fn=self._load_dead_letters, max_batch_size=STATES_MAX)
+        return await self._dead_letters.load(device_id)
+
+    async def _load_dead_letters(self, device_ids: list[UUID]) -> list[DeadLetterSummary | None]:
+        async with self._connections:
+            summaries = await self._acting.read(lambda work: visible_summaries(work, device_ids))
+        found = {summary.device_id: summary for summary in summaries}
+        return [found.get(device_id) for device_id in device_ids]
 
     async def _load_states(self, device_ids: list[UUID]) -> list[DeviceState | None]:
         async with self._connections:

@@ -23,6 +23,7 @@ from hse.api.graphql.alerts import AlertsQuery
 from hse.api.graphql.booking import BookingMutation, BookingQuery
 from hse.api.graphql.booking_notifications import NotificationsMutation, NotificationsQuery
 from hse.api.graphql.context import Context, SocketContext, provide_context
+from hse.api.graphql.dead_letters import DeadLettersQuery
 from hse.api.graphql.device_attributes import DeviceAttributesMutation, DeviceAttributesQuery
 from hse.api.graphql.device_claims import DeviceClaimsMutation
 from hse.api.graphql.device_commands import DeviceCommandsMutation, DeviceCommandsQuery
@@ -50,6 +51,7 @@ class Query(
     DeviceAttributesQuery,
     ProvisioningKeysQuery,
     TelemetryQuery,
+    DeadLettersQuery,
     DeviceCommandsQuery,
     AlertsQuery,
     BookingQuery,

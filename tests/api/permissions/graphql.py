@@ -187,6 +187,11 @@ NESTED: dict[str, Nested] = {
     "Device.state": Nested(
         GATEWAY, "GET /api/v1/devices/{device_id}/state", lambda place: Call({"device_id": place.site.device_id})
     ),
+    "Device.deadLetterSummary": Nested(
+        GATEWAY,
+        "GET /api/v1/devices/{device_id}/dead-letters/summary",
+        lambda place: Call({"device_id": place.site.device_id}),
+    ),
     "Device.alarms": _those(GATEWAY, "alarms", "device_id", lambda place: place.site.device_id),
     "Device.commands": _those(GATEWAY, "device-commands", "device_id", lambda place: place.site.device_id),
     "DeviceCommand.organization": _organization(COMMAND),

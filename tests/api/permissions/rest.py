@@ -189,6 +189,8 @@ RECIPES: dict[str, Recipe] = {
     "GET /api/v1/device-profiles/{profile_id}": _profile(),
     "PATCH /api/v1/device-profiles/{profile_id}": _profile({"description": "Known"}),
     "DELETE /api/v1/device-profiles/{profile_id}": lambda place: Call({"profile_id": place.spare_profile_id}),
+    "GET /api/v1/devices/{device_id}/dead-letters": _device(),
+    "GET /api/v1/devices/{device_id}/dead-letters/summary": _device(),
     "GET /api/v1/devices/{device_id}/attributes": _device(),
     "PATCH /api/v1/devices/{device_id}/attributes": _device({"desired": {"interval": 60}}),
     "GET /api/v1/provisioning-keys": lambda place: Call(params={"establishment_id": str(place.site.id)}),

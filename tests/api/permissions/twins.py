@@ -40,6 +40,7 @@ TWINS: dict[str, str] = {
     "Query.deviceCommandGroup": "GET /api/v1/device-command-groups/{group_id}",
     "Query.deviceCommandGroups": "GET /api/v1/device-command-groups",
     "Query.deviceCommands": "GET /api/v1/device-commands",
+    "Query.deviceDeadLetters": "GET /api/v1/devices/{device_id}/dead-letters",
     "Query.deviceEvents": "GET /api/v1/devices/{device_id}/events",
     "Query.devices": "GET /api/v1/devices",
     "Query.deviceAttributes": "GET /api/v1/devices/{device_id}/attributes",
