@@ -129,6 +129,9 @@ async def test_plain_json_is_read_as_the_profile_says(
     assert marked == [("power",)]
     ((kind, reason, _),) = await dead_letters(database, device, 1)
     assert (kind, reason) == ("bad_payload", "nothing that the profile maps")
+    # It is not tried again: it can never become an event.
+    ((*_, status, attempts),) = await asyncio.to_thread(database.dead_letters_of, device.device_id)
+    assert (status, attempts) == ("permanent", 0)
 
 
 async def test_a_changed_profile_counts_from_the_next_message_on(

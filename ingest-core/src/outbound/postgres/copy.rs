@@ -154,13 +154,13 @@ pub fn write_event(out: &mut CopyEncoder, row: &Row<'_>) {
 pub const DEAD_LETTER_COLUMNS: &str = "device_id, epoch, seq, received_at, code, reason, event, status, attempts, next_attempt_at, source";
 pub const NUM_DEAD_LETTER_COLUMNS: i16 = 11;
 
-/// One row of [`DEAD_LETTER_COLUMNS`], to be tried again at `next_attempt_us`.
+/// One row of [`DEAD_LETTER_COLUMNS`], to be tried again at `next_attempt_us`, or never.
 pub fn write_dead_letter(
     out: &mut CopyEncoder,
     row: &Row<'_>,
     code: &str,
     reason: &str,
-    next_attempt_us: i64,
+    next_attempt_us: Option<i64>,
 ) {
     out.row();
     out.uuid(row.connected);
@@ -171,10 +171,16 @@ pub fn write_dead_letter(
     out.bytes(code.as_bytes());
     out.bytes(reason.as_bytes());
     out.bytes(row.encoded);
-    out.bytes(b"pending");
+    out.bytes(match next_attempt_us {
+        Some(_) => &b"pending"[..],
+        None => b"permanent",
+    });
     out.current.put_i32(4);
     out.current.put_i32(0);
-    out.timestamptz(next_attempt_us);
+    match next_attempt_us {
+        Some(time_us) => out.timestamptz(time_us),
+        None => out.null(),
+    }
     out.bytes(row.source.as_str().as_bytes());
 }
 

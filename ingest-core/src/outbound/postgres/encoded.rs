@@ -81,12 +81,17 @@ pub fn encode_dead_letters(batch: &Batch, refused: &RefusedRows) -> Vec<Bytes> {
     let mut out = CopyEncoder::new(NUM_DEAD_LETTER_COLUMNS);
     let next_attempt_us = first_attempt_us(now_us());
     for (row, code) in batch.rejected() {
-        let reason = (code == RejectCode::BadPayload).then(|| reason_of(&row.event));
-        let reason = reason.flatten().unwrap_or(code.as_str());
+        let (reason, next_attempt_us) = match code {
+            // What cannot be understood never becomes a row.
+            RejectCode::BadPayload => (reason_of(&row.event), None),
+            _ => (None, Some(next_attempt_us)),
+        };
+        let reason = reason.unwrap_or(code.as_str());
         write_dead_letter(&mut out, &row, code.as_str(), reason, next_attempt_us);
     }
     for (index, reason) in refused {
         for row in batch.rows_in(*index..index + 1) {
+            let next_attempt_us = Some(next_attempt_us);
             write_dead_letter(&mut out, &row, REFUSED_BY_DATABASE, reason, next_attempt_us);
         }
     }
