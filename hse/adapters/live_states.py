@@ -114,6 +114,7 @@ def _believed(state: DeviceState, alive: set[str]) -> DeviceState:
         last_event=state.last_event,
         connection=None,
         updated_at=state.updated_at,
+        overdue_since=None,
     )
 
 
@@ -127,6 +128,8 @@ def _read(device_id: UUID, text: bytes | str) -> DeviceState | None:
             last_event=_last_event(state.last_event),
             connection=_connection(state.connection_state),
             updated_at=_time(state.updated_at),
+            # That depends on the time at which it is asked, and on the device's profile.
+            overdue_since=None,
         )
     except (msgspec.DecodeError, ValueError, OverflowError) as error:
         logger.warning("a device's state cannot be read", device_id=str(device_id), error=str(error))

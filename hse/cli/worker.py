@@ -18,6 +18,7 @@ from hse.settings import SettingsError, read_settings
 from hse.wiring.bookings import compose_booking_keeper
 from hse.wiring.notifications import compose_notification_senders
 from hse.wiring.outbox import HANDLERS, EventDispatcher
+from hse.wiring.overdue import OverdueWatch
 from hse.wiring.worker import compose_dispatch, compose_postman, serve_metrics
 
 MAINTENANCE_SECONDS = 60
@@ -61,6 +62,7 @@ def worker(ready_file: ReadyFile = None) -> None:
     jobs = [
         ("events", dispatcher.dispatch_until),
         ("bookings", compose_booking_keeper(settings, engine).keep_until),
+        ("overdue", OverdueWatch(engine=engine).watch_until),
         ("mail", None if postman is None else postman.deliver_until),
         ("commands", None if dispatch is None else dispatch.work_until),
         *compose_notification_senders(settings, engine),

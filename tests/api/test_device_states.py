@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import pytest_asyncio
 import redis as redis_client
@@ -18,6 +19,7 @@ from hse.api.app import Parts
 from hse.api.history import History
 from tests.api.conftest import Client, serving
 from tests.api.graphql import data
+from tests.api.profiled import give_profile, new_profile
 from tests.api.world import World
 from tests.storage.drain import Reading, drain
 
@@ -91,6 +93,7 @@ async def test_a_state_is_told_as_the_core_wrote_it(
             "node": node,
         },
         "updated_at": "2026-03-01T12:30:15.250000Z",
+        "overdue_since": None,
     }
     params = {"device_id": [str(second), str(first)]}
     listed = (await live.get("/api/v1/telemetry/states", headers=world.chief.headers, params=params)).json()
@@ -151,3 +154,38 @@ async def test_a_state_is_kept_from_whom_it_is_none_of_his_business(
             response = await live.get(f"/api/v1/{path}", headers=person.headers, params=params)
             assert response.status_code == status
             assert "192.0.2.7" not in response.text
+
+
+async def test_a_device_is_overdue_as_long_as_it_is_silent(
+    live: Client, world: World, redis: "redis_client.Redis", node: str
+) -> None:
+    """Of which something is expected every minute: known from Redis as from the database."""
+    heard, stored = (site.device_id for site in world.tenant.sites)
+    now = datetime.now(UTC).replace(microsecond=0)
+    last = now - timedelta(minutes=10)
+    milliseconds = int(last.timestamp() * 1000)
+    event = {"type": "power", "value": 1.5, "unit": "kW", "timestamp": milliseconds}
+    redis.set(f"device:state:{heard}", written(heard, node, lastEvent=event))
+    engine = create_engine(world.database_url)
+    drain(engine, [Reading(time=last, device_id=stored, value=2.0)])
+    engine.dispose()
+    assert [(await state_of(live, world, one))["overdue_since"] for one in (heard, stored)] == [None, None]
+    profile = new_profile(world, world.tenant, expected_interval_s=60)
+    for device in (heard, stored):
+        give_profile(world, device, profile)
+    due = (last + timedelta(minutes=3)).isoformat().replace("+00:00", "Z")
+    assert [(await state_of(live, world, one))["overdue_since"] for one in (heard, stored)] == [due, due]
+    query = '{ devices(first: 10, sort: "name") { edges { node { state { overdueSince } } } } }'
+    edges = (await data(live, world.chief, query))["devices"]["edges"]
+    assert [edge["node"]["state"]["overdueSince"] for edge in edges] == [due.replace("Z", "+00:00")] * 2
+    # The admin of one site is not shown that of another, and nobody's who sees no telemetry.
+    for person, status in ((world.admin, 404), (world.custom, 404), (world.user, 404)):
+        answer = await live.get(f"/api/v1/devices/{stored}/state", headers=person.headers)
+        assert (answer.status_code, due in answer.text) == (status, False)
+    redis.set(
+        f"device:state:{heard}", written(heard, node, lastEvent={**event, "timestamp": int(now.timestamp() * 1000)})
+    )
+    assert (await state_of(live, world, heard))["overdue_since"] is None
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("update devices set is_enabled = false where id = %s", [stored])
+    assert (await state_of(live, world, stored))["overdue_since"] is None

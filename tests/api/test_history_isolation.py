@@ -107,6 +107,7 @@ def test_no_statement_of_the_control_plane_names_what_holds_events() -> None:
         "adapters/postgres/door_code_alarms.py",
         "adapters/postgres/history_statements.py",
         "adapters/postgres/maintenance.py",
+        "adapters/postgres/overdue_devices.py",
         "adapters/postgres/tables.py",
         "adapters/postgres/telemetry.py",
     }

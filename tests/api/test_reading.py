@@ -61,7 +61,13 @@ class AllConnected(NoLiveStates):
         """All of them."""
         return {
             one: DeviceState(
-                device_id=one, status="online", is_live=True, last_event=None, connection=None, updated_at=None
+                device_id=one,
+                status="online",
+                is_live=True,
+                last_event=None,
+                connection=None,
+                updated_at=None,
+                overdue_since=None,
             )
             for one in device_ids
         }

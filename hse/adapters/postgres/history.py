@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hse.adapters.postgres import history_statements as statements
 from hse.adapters.postgres.reach import UUIDS, AnyReach, SiteScope, parameters_of
 from hse.adapters.postgres.reading import Reading
-from hse.adapters.postgres.tables import devices, establishments
+from hse.adapters.postgres.tables import device_profiles, devices, establishments
 from hse.adapters.postgres.telemetry import event_of
 from hse.domain.errors import Invalid
 from hse.domain.paging import Page
@@ -47,16 +47,25 @@ class Telemetry:
     def __init__(self, connection: AsyncConnection | Reading) -> None:
         self._connection = connection
 
-    async def name(self, device_ids: Sequence[UUID], *, see: Reach, read: Reach) -> list[NamedDevice]:
+    async def name(
+        self, device_ids: Sequence[UUID], *, see: Reach, read: Reach, with_expected: bool = False
+    ) -> list[NamedDevice]:
         """Those of the devices that lie within `see`. Those within `read`, too, are named: until others are, they can be read."""
-        statement = _naming(sees_everything=see.is_everything, reads_everything=read.is_everything)
+        statement = _naming(
+            sees_everything=see.is_everything, reads_everything=read.is_everything, with_expected=with_expected
+        )
         parameters = {"ids": sorted(device_ids), **parameters_of(see, SEE), **parameters_of(read, READ)}
         connection = self._connection
         # Where each statement is a transaction of its own, this one belongs to those that follow.
         run = connection.execute_first if isinstance(connection, Reading) else connection.execute
         rows = await run(statement, parameters)
         return [
-            NamedDevice(id=row.id, timezone=row.timezone, is_readable=row.is_readable)
+            NamedDevice(
+                id=row.id,
+                timezone=row.timezone,
+                is_readable=row.is_readable,
+                expected_interval_s=row.expected_interval_s,
+            )
             for row in rows
             if row.id is not None
         ]
@@ -154,12 +163,23 @@ class Telemetry:
 
 
 @cache
-def _naming(*, sees_everything: bool, reads_everything: bool) -> sa.Select[Any]:
+def _naming(*, sees_everything: bool, reads_everything: bool, with_expected: bool) -> sa.Select[Any]:
     """The statement that names devices."""
     see, read = EVERYWHERE if sees_everything else SEE, EVERYWHERE if reads_everything else READ
+    placed = devices.outerjoin(establishments, establishments.c.id == devices.c.establishment_id)
+    expected: sa.ColumnElement[int | None] = sa.cast(sa.null(), sa.Integer)
+    if with_expected:
+        placed = placed.outerjoin(device_profiles, device_profiles.c.id == devices.c.profile_id)
+        # Nobody waits for one that may not connect.
+        expected = sa.case((devices.c.is_enabled, device_profiles.c.expected_interval_s))
     seen = (
-        sa.select(devices.c.id, establishments.c.timezone, SCOPE.within(read).label("is_readable"))
-        .select_from(devices.outerjoin(establishments, establishments.c.id == devices.c.establishment_id))
+        sa.select(
+            devices.c.id,
+            establishments.c.timezone,
+            SCOPE.within(read).label("is_readable"),
+            expected.label("expected_interval_s"),
+        )
+        .select_from(placed)
         .where(devices.c.id == sa.any_(sa.bindparam("ids", type_=UUIDS)), SCOPE.within(see))
         .cte("seen")
     )
@@ -171,7 +191,7 @@ def _naming(*, sees_everything: bool, reads_everything: bool) -> sa.Select[Any]:
     is_named = sa.func.coalesce(seen.c.id == sa.any_(named.c.ids), sa.false())
     # From `named` on, so that it is called where nothing is seen: what was named before must be forgotten.
     return (
-        sa.select(seen.c.id, seen.c.timezone, is_named.label("is_readable"))
+        sa.select(seen.c.id, seen.c.timezone, is_named.label("is_readable"), seen.c.expected_interval_s)
         .select_from(named.outerjoin(seen, sa.true()))
         .order_by(seen.c.id)
         .execution_options(is_kept=True)

@@ -62,6 +62,7 @@ class DeviceState:
 
     `status` is `online`, `offline` or `error`, and `unknown` while nobody can tell. `is_live` says that the ingest core keeps it up
     to date; else it was found in the database, which knows what a device reported, and not whether it is connected.
+    `overdue_since` says since when nothing has come for longer than its profile lets expect; null: it is not so, or nobody waits.
     """
 
     device_id: UUID
@@ -70,6 +71,7 @@ class DeviceState:
     last_event: LastEvent | None
     connection: ConnectionState | None
     updated_at: datetime | None
+    overdue_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,15 @@ Parts = Mapping[str, Mapping[int, Partial]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedDevice:
-    """A device that the actor may see; only if it `is_readable` its history is shown. `timezone` is that of its establishment."""
+    """A device that the actor may see; only if it `is_readable` its history is shown. `timezone` is that of its establishment.
+
+    After `expected_interval_s` its next event is expected; None when nobody waits for it, or that was not asked.
+    """
 
     id: UUID
     timezone: str | None
     is_readable: bool
+    expected_interval_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,9 @@ class PartsQuery:
 class TelemetryStore(Protocol):
     """The events and their aggregates. It shows those of named devices and of no others."""
 
-    async def name(self, device_ids: Sequence[UUID], *, see: Reach, read: Reach) -> list[NamedDevice]:
+    async def name(
+        self, device_ids: Sequence[UUID], *, see: Reach, read: Reach, with_expected: bool = False
+    ) -> list[NamedDevice]:
         """Those of the devices that lie within `see`. Those within `read`, too, are named: until others are, they can be read."""
 
     async def moment(self, device_ids: Sequence[UUID], span: Span) -> Moment:

@@ -5,17 +5,16 @@ shows the events of named devices only.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from hse.domain.errors import Forbidden, Invalid, NotFound
 from hse.domain.paging import PAGE_LIMIT_MAX, Page
 from hse.domain.telemetry.buckets import Span, check_moment
 from hse.domain.telemetry.model import DeviceState, Event, LastEvent
+from hse.domain.telemetry.overdue import overdue_since
 from hse.domain.telemetry.ports import EventQuery, LiveStates, NamedDevice, TelemetryWork
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 READ = "read_telemetry"
 DEVICES_MAX = 50
@@ -25,12 +24,14 @@ STATES_MAX = 200
 DOWNLOAD_PAGE_LIMIT = 2_000
 
 
-async def named(work: TelemetryWork, device_ids: Sequence[UUID], most: int = DEVICES_MAX) -> list[NamedDevice]:
+async def named(
+    work: TelemetryWork, device_ids: Sequence[UUID], most: int = DEVICES_MAX, *, with_expected: bool = False
+) -> list[NamedDevice]:
     """The devices, in their order, now that their history may be read. Raises `NotFound`, `Forbidden`, `Invalid`."""
     wanted = list(dict.fromkeys(device_ids))
     if not 1 <= len(wanted) <= most:
         raise Invalid("device_id", f"1 to {most} devices")
-    found = {one.id: one for one in await _name(work, wanted)}
+    found = {one.id: one for one in await _name(work, wanted, with_expected=with_expected)}
     for device_id in wanted:
         if device_id not in found:
             raise NotFound("device", device_id)
@@ -63,21 +64,23 @@ async def latest(work: TelemetryWork, device_ids: Sequence[UUID], event_types: S
 
 async def states(work: TelemetryWork, live: LiveStates, device_ids: Sequence[UUID]) -> list[DeviceState]:
     """How devices are now, in their order. Raises `NotFound`, `Forbidden`, `Invalid`."""
-    devices = [one.id for one in await named(work, device_ids, STATES_MAX)]
-    return await _states(work, live, devices)
+    return await _states(work, live, await named(work, device_ids, STATES_MAX, with_expected=True))
 
 
 async def visible_states(work: TelemetryWork, live: LiveStates, device_ids: Sequence[UUID]) -> list[DeviceState]:
     """The states of those of the devices that the actor may see the state of."""
-    return await _states(work, live, [one.id for one in await _name(work, device_ids) if one.is_readable])
+    devices = await _name(work, device_ids, with_expected=True)
+    return await _states(work, live, [one for one in devices if one.is_readable])
 
 
-async def _name(work: TelemetryWork, device_ids: Sequence[UUID]) -> list[NamedDevice]:
+async def _name(work: TelemetryWork, device_ids: Sequence[UUID], *, with_expected: bool) -> list[NamedDevice]:
     actor = work.actor
-    return await work.telemetry.name(device_ids, see=actor.reach("read_device"), read=actor.reach(READ))
+    see, read = actor.reach("read_device"), actor.reach(READ)
+    return await work.telemetry.name(device_ids, see=see, read=read, with_expected=with_expected)
 
 
-async def _states(work: TelemetryWork, live: LiveStates, devices: Sequence[UUID]) -> list[DeviceState]:
+async def _states(work: TelemetryWork, live: LiveStates, named_devices: Sequence[NamedDevice]) -> list[DeviceState]:
+    devices = [one.id for one in named_devices]
     known = await live.find(devices) if devices else {}
     status = "unknown" if known is None else "offline"
     known = dict(known or {})
@@ -88,7 +91,13 @@ async def _states(work: TelemetryWork, live: LiveStates, devices: Sequence[UUID]
             if event.device_id not in newest or event.time > newest[event.device_id].time:
                 newest[event.device_id] = event
         known |= {device_id: _stored_state(device_id, status, newest.get(device_id)) for device_id in missing}
-    return [known[device_id] for device_id in devices]
+    return [_awaited(known[one.id], one.expected_interval_s, work.now) for one in named_devices]
+
+
+def _awaited(state: DeviceState, expected_interval_s: int | None, now: datetime) -> DeviceState:
+    """The state of a device that somebody may wait for."""
+    newest = None if state.last_event is None else state.last_event.time
+    return replace(state, overdue_since=overdue_since(newest, expected_interval_s, now))
 
 
 def _stored_state(device_id: UUID, status: str, event: Event | None) -> DeviceState:
@@ -104,6 +113,7 @@ def _stored_state(device_id: UUID, status: str, event: Event | None) -> DeviceSt
         last_event=last_event,
         connection=None,
         updated_at=updated_at,
+        overdue_since=None,
     )
 
 
