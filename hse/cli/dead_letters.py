@@ -70,7 +70,7 @@ def discard(
     is_all: Everything = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Give dead letters up. They stay as rows: an acknowledged event never vanishes."""
+    """Give dead letters up. They stay as rows for as long as events do: none just vanishes."""
     wanted = _wanted(ids, device, code, status, is_all=is_all)
     with transaction(place_of(data_dir).database_url) as connection:
         print(f"{kept.discard(connection, wanted)} dead letters are given up")
