@@ -1,11 +1,13 @@
 """Devices that speak MQTT in forms that are not ours, and those whose profile says how to read them."""
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 
 import pytest
 from psycopg.types.json import Jsonb
 
+from hse.adapters.postgres.dead_letters import content_of
 from tests.faults.conftest import knows
 from tests.faults.core import Core
 from tests.faults.database import Database
@@ -127,8 +129,11 @@ async def test_plain_json_is_read_as_the_profile_says(
         [device.device_id],
     )
     assert marked == [("power",)]
-    ((kind, reason, _),) = await dead_letters(database, device, 1)
+    ((kind, reason, kept),) = await dead_letters(database, device, 1)
     assert (kind, reason) == ("bad_payload", "nothing that the profile maps")
+    assert isinstance(kept, bytes)
+    topic, content = content_of(kept)
+    assert (topic, json.loads(content)) == ("meters/1", {"params": {}})
     # It is not tried again: it can never become an event.
     ((*_, status, attempts),) = await asyncio.to_thread(database.dead_letters_of, device.device_id)
     assert (status, attempts) == ("permanent", 0)
