@@ -14,7 +14,7 @@ class Core:
     def start(self) -> dict[str, int]:
         """Open journal and ports, and return the bound ports by name.
 
-        hdp, ws, mqtt, device_http, ingest_http and grpc; of hdp, mqtt and device_http also with `_tls`.
+        hdp, ws, mqtt, device_http, ingest_http and grpc; where TLS is served also hdp_tls, wss, mqtt_tls and device_http_tls.
         """
 
     def request_stop(self) -> None:

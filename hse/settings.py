@@ -20,7 +20,9 @@ PREFIX = "HSE_"
 DEFAULT_DATA_DIR = ".hse"
 MAIL_DIRECTORY = "mail"
 PORT_MAX = 65_535
-TLS_PORTS = ("hdp_tls_port", "mqtt_tls_port", "device_http_tls_port")
+# What is listened on, by name: the setting is the name and `_port`.
+PORTS = ("hdp", "ws", "mqtt", "device_http", "ingest_http", "api", "grpc")
+TLS_PORTS = ("hdp_tls", "wss", "mqtt_tls", "device_http_tls")
 KIBIBYTE, MEBIBYTE, GIBIBYTE = 1 << 10, 1 << 20, 1 << 30
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss")
@@ -89,6 +91,7 @@ class Settings:
     hdp_port: int = _setting(5000, maximum=PORT_MAX)
     hdp_tls_port: int = _setting(5001, maximum=PORT_MAX)
     ws_port: int = _setting(5002, maximum=PORT_MAX)
+    wss_port: int = _setting(5003, maximum=PORT_MAX)
     mqtt_port: int = _setting(1883, maximum=PORT_MAX)
     mqtt_tls_port: int = _setting(8883, maximum=PORT_MAX)
     device_http_port: int = _setting(8086, maximum=PORT_MAX)
@@ -180,6 +183,17 @@ def data_dir_of(settings: Settings) -> Path:
 def mail_dir_of(settings: Settings) -> Path | None:
     """Return where letters become files; None where a mail server sends them."""
     return data_dir_of(settings) / MAIL_DIRECTORY if settings.smtp_url is None else None
+
+
+def ports_of(settings: Settings) -> dict[str, int]:
+    """Return the ports that are listened on, by name."""
+    names = PORTS if settings.tls_certificate_path is None else PORTS + TLS_PORTS
+    return {name: getattr(settings, f"{name}_port") for name in names}
+
+
+def port_variable_of(name: str) -> str:
+    """Return the environment variable of the port `name`."""
+    return variable_of(f"{name}_port")
 
 
 def variable_of(name: str) -> str:
@@ -318,9 +332,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _ports_used_twice(settings: Settings) -> list[str]:
-    plain = ("hdp_port", "ws_port", "mqtt_port", "device_http_port", "ingest_http_port", "api_port", "grpc_port")
-    names = plain if settings.tls_certificate_path is None else (*plain, *TLS_PORTS)
-    ports = {variable_of(name): getattr(settings, name) for name in names}
+    ports = {port_variable_of(name): port for name, port in ports_of(settings).items()}
     taken = [port for port in ports.values() if port != 0]
     if len(taken) != len(set(taken)):
         return [f"{', '.join(ports)}: must differ"]

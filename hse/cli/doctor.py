@@ -24,7 +24,7 @@ from hse.cli.place import place_of
 from hse.embedded import postgres, valkey
 from hse.embedded.account import EmbeddedServerError
 from hse.embedded.ports import is_free
-from hse.settings import TLS_PORTS, Settings, SettingsError, data_dir_of, variable_of
+from hse.settings import Settings, SettingsError, data_dir_of, port_variable_of, ports_of
 from hse.simulation.meters import SamplesMissing, samples_directory
 from hse.supervision.published import NotRunning, find_published
 
@@ -176,21 +176,21 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    wanted = ["hdp_port", "ws_port", "mqtt_port", "device_http_port", "ingest_http_port", "grpc_port"]
-    wanted += TLS_PORTS if settings.tls_certificate_path else []
+    wanted = ports_of(settings)
     try:
         ours = set(find_published(data_dir_of(settings)).ports.values())
     except NotRunning:
         ours = set()
     taken = [
-        name
-        for name in wanted
-        if getattr(settings, name) not in ours and not is_free(getattr(settings, name), settings.bind_host)
+        f"{port} ({port_variable_of(name)}) is taken"
+        for name, port in wanted.items()
+        if port not in ours and not is_free(port, settings.bind_host)
     ]
     if not taken:
-        return Finding(what="ports", is_well=True, detail=", ".join(str(getattr(settings, name)) for name in wanted))
-    detail = ", ".join(f"{getattr(settings, name)} ({variable_of(name)}) is taken" for name in taken)
-    return Finding(what="ports", is_well=False, detail=detail, mend="set another port, or run `hse up --ports auto`")
+        return Finding(what="ports", is_well=True, detail=", ".join(map(str, wanted.values())))
+    return Finding(
+        what="ports", is_well=False, detail=", ".join(taken), mend="set another port, or run `hse up --ports auto`"
+    )
 
 
 def _database(data_dir: Path | None) -> Finding:

@@ -137,6 +137,8 @@ def _places(published: Published | None) -> RenderableType:
         if "hdp_tls" in ports:
             places.add_row("devices, TLS", f"hdps://127.0.0.1:{ports['hdp_tls']}")
         places.add_row("devices, WebSocket", f"ws://127.0.0.1:{ports['ws']}/v1/device")
+        if "wss" in ports:
+            places.add_row("devices, WebSocket and TLS", f"wss://127.0.0.1:{ports['wss']}/v1/device")
         places.add_row("devices, MQTT", f"mqtt://127.0.0.1:{ports['mqtt']}")
         if "mqtt_tls" in ports:
             places.add_row("devices, MQTT and TLS", f"mqtts://127.0.0.1:{ports['mqtt_tls']}")

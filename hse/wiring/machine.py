@@ -15,7 +15,7 @@ from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import prepare_postgres
 from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import TLS_PORTS, Settings, SettingsError, data_dir_of, mail_dir_of, variable_of
+from hse.settings import Settings, SettingsError, data_dir_of, mail_dir_of, port_variable_of, ports_of
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
@@ -23,18 +23,6 @@ from hse.supervision.published import find_published
 
 DEMO_ORGANIZATION = "Demo"
 DEVICES_MAX = 1_000_000
-PORT_SETTINGS = {
-    "hdp": "hdp_port",
-    "hdp_tls": "hdp_tls_port",
-    "ws": "ws_port",
-    "mqtt": "mqtt_port",
-    "mqtt_tls": "mqtt_tls_port",
-    "device_http": "device_http_port",
-    "device_http_tls": "device_http_tls_port",
-    "ingest_http": "ingest_http_port",
-    "api": "api_port",
-    "grpc": "grpc_port",
-}
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +83,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         if demo is not None:
             enroll_meters(database_url, data_dir / "simulation" / "meters.json")
 
-    given = {variable_of(name): str(ports[port]) for port, name in PORT_SETTINGS.items() if port in ports}
+    given = {port_variable_of(name): str(ports[name]) for name in ports_of(settings)}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
     given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key, "HSE_SERVICE_TOKEN": service_token}
     return Machine(
@@ -115,13 +103,11 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
 
 
 def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:
-    has_tls = settings.tls_certificate_path is not None
-    wanted = [name for name, setting in PORT_SETTINGS.items() if has_tls or setting not in TLS_PORTS]
+    ports = ports_of(settings)
     if is_auto:
-        return dict(zip(wanted, free_ports(len(wanted)), strict=True))
-    ports = {name: int(getattr(settings, PORT_SETTINGS[name])) for name in wanted}
+        return dict(zip(ports, free_ports(len(ports)), strict=True))
     taken = [
-        f"port {port} is taken: set {variable_of(PORT_SETTINGS[name])}, or run with `--ports auto`"
+        f"port {port} is taken: set {port_variable_of(name)}, or run with `--ports auto`"
         for name, port in ports.items()
         if not is_free(port, settings.bind_host)
     ]

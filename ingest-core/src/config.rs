@@ -117,6 +117,8 @@ pub struct Config {
     pub hdp_tls_port: u16,
     #[serde(default = "defaults::ws_port")]
     pub ws_port: u16,
+    #[serde(default = "defaults::wss_port")]
+    pub wss_port: u16,
     #[serde(default = "defaults::mqtt_port")]
     pub mqtt_port: u16,
     #[serde(default = "defaults::mqtt_tls_port")]

@@ -3,7 +3,6 @@
 //! The only file that knows Python. No thread of the core touches Python: the caller's main thread owns the signals,
 //! asks for the stop, and waits in slices so that it can hear the next signal.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,7 +51,7 @@ impl Core {
     }
 
     /// Opens the journals, binds the ports and serves. Returns the ports by name.
-    fn start(&self, py: Python<'_>) -> PyResult<HashMap<&'static str, u16>> {
+    fn start(&self, py: Python<'_>) -> PyResult<Ports> {
         py.detach(|| self.start_detached())
     }
 
@@ -104,7 +103,7 @@ impl Core {
 }
 
 impl Core {
-    fn start_detached(&self) -> PyResult<HashMap<&'static str, u16>> {
+    fn start_detached(&self) -> PyResult<Ports> {
         let mut slot = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_some() {
             return Err(PyRuntimeError::new_err(
@@ -123,7 +122,7 @@ impl Core {
         let running = runtime
             .block_on(startup::start(self.config.clone()))
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        let ports = running.ports;
+        let ports = running.ports.clone();
         let (stop, outcome) = (self.stop.clone(), Arc::clone(&self.outcome));
         runtime.spawn(async move {
             let ended = tokio::spawn(running.until_stopped(stop)).await;
@@ -136,31 +135,8 @@ impl Core {
             outcome.is_set.notify_all();
         });
         *slot = Some(runtime);
-        Ok(by_name(ports))
+        Ok(ports)
     }
-}
-
-fn by_name(ports: Ports) -> HashMap<&'static str, u16> {
-    let mut named = HashMap::from([
-        ("hdp", ports.hdp),
-        ("ws", ports.ws),
-        ("mqtt", ports.mqtt),
-        ("device_http", ports.device_http),
-        ("ingest_http", ports.ingest_http),
-    ]);
-    if let Some(port) = ports.hdp_tls {
-        named.insert("hdp_tls", port);
-    }
-    if let Some(port) = ports.mqtt_tls {
-        named.insert("mqtt_tls", port);
-    }
-    if let Some(port) = ports.device_http_tls {
-        named.insert("device_http_tls", port);
-    }
-    if let Some(port) = ports.grpc {
-        named.insert("grpc", port);
-    }
-    named
 }
 
 /// JSON lines on standard error; one that cannot be written is lost, and nothing else. A second core in one process keeps the first

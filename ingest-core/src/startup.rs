@@ -64,10 +64,10 @@ pub enum StartError {
     #[error("bind_host {host} is not an address of this machine: {source}")]
     BindHost { host: String, source: io::Error },
     #[error(
-        "{setting}: cannot listen on {address}: {source}; choose another port, or end what holds it"
+        "{name}_port: cannot listen on {address}: {source}; choose another port, or end what holds it"
     )]
     Bind {
-        setting: &'static str,
+        name: &'static str,
         address: SocketAddr,
         source: io::Error,
     },
@@ -113,7 +113,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let states = (config.redis_url.as_ref())
         .map(|_| Arc::new(DeviceStates::new(config.device_states_max())));
     let live = Arc::new(LiveFeed::new(config.live_ring_bytes_max, states));
-    let grpc_address = doors.ports.grpc.map(|port| config.grpc_address_at(port));
+    let grpc_port = doors.ports.get("grpc").copied();
+    let grpc_address = grpc_port.map(|port| config.grpc_address_at(port));
     let keeper = state_keeper(&config, &live, &metrics, grpc_address)?;
     let node = Arc::new(Node {
         name: node_name(&config),

@@ -36,7 +36,7 @@ class Core:
 
     def __init__(self, data_dir: Path, database_url: str, **settings: object) -> None:
         self.data_dir = data_dir
-        self.port, self.tls_port, self.ws_port, self.http_port, self.grpc_port = free_ports(5)
+        self.port, self.tls_port, self.ws_port, self.wss_port, self.http_port, self.grpc_port = free_ports(6)
         self.mqtt_port, self.mqtt_tls_port, self.device_http_port, self.device_http_tls_port = free_ports(4)
         self.settings: dict[str, object] = {
             "data_dir": data_dir,
@@ -45,6 +45,7 @@ class Core:
             "hdp_port": self.port,
             "hdp_tls_port": self.tls_port,
             "ws_port": self.ws_port,
+            "wss_port": self.wss_port,
             "mqtt_port": self.mqtt_port,
             "mqtt_tls_port": self.mqtt_tls_port,
             "device_http_port": self.device_http_port,

@@ -30,7 +30,7 @@ FROM_THE_CORE: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(params=["tcp-frames", "tcp-json", "tls-frames", "tls-json", "ws-frames", "ws-json"])
+@pytest.fixture(params=["tcp-frames", "tcp-json", "tls-frames", "tls-json", "ws-frames", "ws-json", "wss-frames"])
 def way(request: pytest.FixtureRequest, shared_core: Core) -> Way:
     transport, form = request.param.split("-")
     return Way(shared_core, "frames" if form == "frames" else "json", transport)

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidMessage, InvalidStatus
 
+from tests.faults.certificates import trusting
 from tests.faults.checker import Checker
 from tests.faults.conftest import NewCore
 from tests.faults.core import Core
@@ -16,7 +17,7 @@ from tests.faults.load import Load
 from tests.faults.recorder import Recorder
 from tests.faults.test_hostile import resident_bytes
 from tests.faults.websocket import WebSocketPeer
-from tests.faults.wire import ConnectionEnded, Credentials, Message, Peer, decode_frame, decode_line, encode_frame
+from tests.faults.wire import ConnectionEnded, Credentials, Form, Message, Peer, decode_frame, decode_line, encode_frame
 
 UPGRADE = (
     b"GET /v1/device HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -226,6 +227,21 @@ async def test_silence_ends_in_time_before_and_after_hello(new_core: NewCore, fl
     # A WebSocket's own pings are answered, and are no sign of a device's life, nor is half a message.
     await (await peer.connection.ping())
     assert await peer.refused() == "idle_timeout"
+
+
+@pytest.mark.parametrize("form", ["frames", "json"])
+async def test_a_device_speaks_within_tls_as_without(shared_core: Core, device: Credentials, form: Form) -> None:
+    tls = trusting(shared_core.data_dir.parent)
+    peer = await WebSocketPeer.join(shared_core.wss_port, device, form=form, tls=tls)
+    # More than a record of TLS holds, in both directions.
+    await peer.acked(1, *({"type": "t", "metadata": {"padding": "x" * 4000}} for _ in range(12)))
+    for nonce in range(2000):
+        await peer.send("ping", nonce=nonce)
+    assert [(await peer.receive())["nonce"] for _ in range(2000)] == list(range(2000))
+    await (await peer.connection.ping(b"there?"))
+    await peer.close()
+    with pytest.raises((InvalidMessage, OSError)):
+        await connect(f"ws://127.0.0.1:{shared_core.wss_port}/v1/device", proxy=None)
 
 
 async def test_a_device_that_moves_from_tcp_to_websocket_goes_on(shared_core: Core, device: Credentials) -> None:

@@ -7,14 +7,15 @@ from tests.faults.wire import Credentials, Form, Peer
 
 
 class Way:
-    """One transport, `tcp`, `tls` or `ws`, with one form."""
+    """One transport, `tcp`, `tls`, `ws` or `wss`, with one form."""
 
     def __init__(self, core: Core, form: Form, transport: str = "tcp") -> None:
         self.core = core
         self.form = form
-        self.tls = trusting(core.data_dir.parent) if transport == "tls" else None
-        self.port = {"tcp": core.port, "tls": core.tls_port, "ws": core.ws_port}[transport]
-        self.peer = WebSocketPeer if transport == "ws" else Peer
+        self.tls = trusting(core.data_dir.parent) if transport in ("tls", "wss") else None
+        ports = {"tcp": core.port, "tls": core.tls_port, "ws": core.ws_port, "wss": core.wss_port}
+        self.port = ports[transport]
+        self.peer = WebSocketPeer if transport in ("ws", "wss") else Peer
 
     async def dial(self) -> Peer:
         """Connect."""

@@ -24,11 +24,10 @@ class WebSocketPeer(Peer):
     @classmethod
     async def dial(cls, port: int, form: Form = "frames", tls: ssl.SSLContext | None = None) -> Self:
         """Connect to the core on this machine."""
-        assert tls is None, "the core serves WebSocket without TLS"
         # Without pings of the library's own: what keeps a connection alive is the protocol's matter.
-        opening = connect(
-            f"ws://127.0.0.1:{port}/v1/device", ping_interval=None, max_size=None, compression=None, proxy=None
-        )
+        scheme = "ws" if tls is None else "wss"
+        url = f"{scheme}://127.0.0.1:{port}/v1/device"
+        opening = connect(url, ssl=tls, ping_interval=None, max_size=None, compression=None, proxy=None)
         return cls(await asyncio.wait_for(opening, 10), form)
 
     async def send_bytes(self, data: bytes) -> None:

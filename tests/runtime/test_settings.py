@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hse.settings import SettingsError, read_settings
+from hse.settings import SettingsError, ports_of, read_settings
 
 ENOUGH = {"HSE_DATA_DIR": "/var/lib/hse", "HSE_DATABASE_URL": "postgresql://hse:pw@localhost/hse"}
 
@@ -86,6 +86,18 @@ def test_what_secures_the_port_of_the_control_plane_is_checked_and_not_shown(tmp
     for part in expected:
         assert any(part in mistake for mistake in caught.value.mistakes), part
     assert len(caught.value.mistakes) == len(expected)
+
+
+def test_ports_for_tls_are_ports_where_it_is_served(tmp_path: Path) -> None:
+    environment = ENOUGH | {"HSE_WSS_PORT": "5000"}
+    plain = ports_of(read_settings(environment))
+    assert (plain["hdp"], "wss" in plain) == (5000, False)
+    for name in ("CERTIFICATE", "KEY"):
+        (tmp_path / name).touch()
+        environment[f"HSE_TLS_{name}_PATH"] = str(tmp_path / name)
+    with pytest.raises(SettingsError, match=r"HSE_WSS_PORT.*must differ"):
+        read_settings(environment)
+    assert ports_of(read_settings(environment | {"HSE_WSS_PORT": "5003"}))["wss"] == 5003
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

@@ -16,6 +16,10 @@ pub(super) fn ws_port() -> u16 {
     5002
 }
 
+pub(super) fn wss_port() -> u16 {
+    5003
+}
+
 pub(super) fn mqtt_port() -> u16 {
     1883
 }

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -24,7 +26,7 @@ use super::mqtt;
 use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
 use crate::node::Node;
-use crate::pipeline::live::{self, Peer};
+use crate::pipeline::live::{Peer, Protocol};
 
 const BACKLOG: i32 = 4096;
 /// After the process ran out of descriptors, accepting again at once would only spin.
@@ -85,7 +87,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
-        Some(Protocol::TCP),
+        Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -162,21 +164,20 @@ impl Drop for Admitted {
 
 /// What is spoken on a port.
 #[derive(Clone)]
-pub enum Transport {
-    Tcp,
-    Tls(TlsAcceptor),
+pub enum Spoken {
+    Hdp,
     WebSocket,
     Mqtt,
-    MqttTls(TlsAcceptor),
     Http(Arc<Polls>),
-    HttpTls(TlsAcceptor, Arc<Polls>),
 }
 
 /// One listening port for devices.
 pub struct Listener {
     pub node: Arc<Node>,
     pub socket: TcpListener,
-    pub transport: Transport,
+    pub spoken: Spoken,
+    /// Within TLS.
+    pub tls: Option<TlsAcceptor>,
     pub counts: Arc<ConnectionCounts>,
     pub tasks: TaskTracker,
 }
@@ -217,46 +218,52 @@ impl Listener {
         if let Err(error) = set_options(&stream) {
             debug!(%error, "socket options");
         }
-        let (node, transport) = (Arc::clone(&self.node), self.transport.clone());
+        let (node, spoken, tls) = (
+            Arc::clone(&self.node),
+            self.spoken.clone(),
+            self.tls.clone(),
+        );
         self.tasks.spawn(async move {
-            let peer = |protocol| Peer { address, protocol };
-            match transport {
-                Transport::Tcp => serve(&node, stream, peer(live::Protocol::Hdp)).await,
-                Transport::Tls(tls) => {
+            match tls {
+                None => converse(&node, &spoken, stream, address, false).await,
+                Some(tls) => {
                     if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
-                        Box::pin(serve(&node, stream, peer(live::Protocol::HdpTls))).await;
-                    }
-                }
-                Transport::WebSocket => {
-                    Box::pin(serve_upgrade(
-                        &node,
-                        stream,
-                        peer(live::Protocol::WebSocket),
-                    ))
-                    .await;
-                }
-                Transport::Mqtt => {
-                    Box::pin(mqtt::serve(&node, stream, peer(live::Protocol::Mqtt))).await;
-                }
-                Transport::MqttTls(tls) => {
-                    if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
-                        Box::pin(mqtt::serve(&node, stream, peer(live::Protocol::MqttTls))).await;
-                    }
-                }
-                Transport::Http(polls) => {
-                    let peer = peer(live::Protocol::Http);
-                    Box::pin(device_http::serve(&node, &polls, stream, peer)).await;
-                }
-                Transport::HttpTls(tls, polls) => {
-                    if let Some(stream) = Box::pin(shake_hands(&node, stream, tls)).await {
-                        let peer = peer(live::Protocol::HttpTls);
-                        Box::pin(device_http::serve(&node, &polls, stream, peer)).await;
+                        converse(&node, &spoken, stream, address, true).await;
                     }
                 }
             }
             node.metrics.connections.dec();
             drop(admitted);
         });
+    }
+}
+
+/// Serves one connection to its end. Boxed as what it is: a connection holds no room for what others speak.
+fn converse<'a, S>(
+    node: &'a Arc<Node>,
+    spoken: &'a Spoken,
+    stream: S,
+    address: SocketAddr,
+    is_tls: bool,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = |plain, over_tls| Peer {
+        address,
+        protocol: if is_tls { over_tls } else { plain },
+    };
+    match spoken {
+        Spoken::Hdp => Box::pin(serve(node, stream, peer(Protocol::Hdp, Protocol::HdpTls))),
+        Spoken::WebSocket => Box::pin(serve_upgrade(node, stream, address, is_tls)),
+        Spoken::Mqtt => {
+            let peer = peer(Protocol::Mqtt, Protocol::MqttTls);
+            Box::pin(mqtt::serve(node, stream, peer))
+        }
+        Spoken::Http(polls) => {
+            let peer = peer(Protocol::Http, Protocol::HttpTls);
+            Box::pin(device_http::serve(node, polls, stream, peer))
+        }
     }
 }
 

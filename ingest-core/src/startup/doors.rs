@@ -1,11 +1,13 @@
 //! The ports of a node: bound before anything is served, so that a port that is taken ends the start.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -14,84 +16,77 @@ use crate::config::Config;
 use crate::inbound::device_http::Polls;
 use crate::inbound::grpc::{GrpcServer, GrpcTls, GrpcTlsError, grpc_tls};
 use crate::inbound::http;
-use crate::inbound::listener::{ConnectionCounts, Listener, Transport, bind, tls_acceptor};
+use crate::inbound::listener::{ConnectionCounts, Listener, Spoken, bind, tls_acceptor};
 use crate::node::Node;
 
-/// Ports that were bound.
-#[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    pub hdp: u16,
-    pub hdp_tls: Option<u16>,
-    pub ws: u16,
-    pub mqtt: u16,
-    pub mqtt_tls: Option<u16>,
-    pub device_http: u16,
-    pub device_http_tls: Option<u16>,
-    pub ingest_http: u16,
-    pub grpc: Option<u16>,
-}
+/// Ports that were bound, by name: a setting is the name and `_port`.
+pub type Ports = BTreeMap<&'static str, u16>;
 
 /// The ports, bound but not served yet.
 pub struct Doors {
-    hdp: TcpListener,
-    hdp_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
-    ws: TcpListener,
-    mqtt: TcpListener,
-    mqtt_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
-    http: TcpListener,
-    http_tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
+    for_devices: Vec<ForDevices>,
     health: TcpListener,
     grpc: Option<GrpcServer>,
     pub ports: Ports,
 }
 
+struct ForDevices {
+    socket: TcpListener,
+    spoken: Spoken,
+    tls: Option<TlsAcceptor>,
+}
+
 impl Doors {
     pub fn open(config: &Config) -> Result<Self, StartError> {
-        let open_at = |host, setting, port| {
+        let mut ports = Ports::new();
+        let mut open_at = |host: &str, name, port| {
             let address = resolve(host, port)?;
             let socket = bind(address).map_err(|source| StartError::Bind {
-                setting,
+                name,
                 address,
                 source,
             })?;
-            let port = socket.local_addr().map_or(port, |address| address.port());
-            Ok::<_, StartError>((socket, port))
+            let bound = socket.local_addr().map_or(port, |address| address.port());
+            ports.insert(name, bound);
+            Ok::<_, StartError>(socket)
         };
-        let open = |setting, port| open_at(&config.bind_host, setting, port);
-        let (hdp, hdp_port) = open("hdp_port", config.hdp_port)?;
-        let (health, ingest_http) = open("ingest_http_port", config.ingest_http_port)?;
-        let (ws, ws_port) = open("ws_port", config.ws_port)?;
-        let (mqtt, mqtt_port) = open("mqtt_port", config.mqtt_port)?;
-        let (http, http_port) = open("device_http_port", config.device_http_port)?;
-        let mut ports = Ports {
-            hdp: hdp_port,
-            hdp_tls: None,
-            ws: ws_port,
-            mqtt: mqtt_port,
-            mqtt_tls: None,
-            device_http: http_port,
-            device_http_tls: None,
-            ingest_http,
-            grpc: None,
+        // One connection a device, by whichever port it asks.
+        let polls = Arc::<Polls>::default();
+        let http = || Spoken::Http(Arc::clone(&polls));
+        let (certificate, key) = (&config.tls_certificate_path, &config.tls_key_path);
+        let tls = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(tls_acceptor(certificate, key)?),
+            _ => None,
         };
-        let (mut hdp_tls, mut mqtt_tls, mut http_tls) = (None, None, None);
-        if let (Some(certificate), Some(key)) = (&config.tls_certificate_path, &config.tls_key_path)
-        {
-            let acceptor = tls_acceptor(certificate, key)?;
-            let (socket, port) = open("hdp_tls_port", config.hdp_tls_port)?;
-            ports.hdp_tls = Some(port);
-            hdp_tls = Some((socket, acceptor.clone()));
-            let (socket, port) = open("mqtt_tls_port", config.mqtt_tls_port)?;
-            ports.mqtt_tls = Some(port);
-            mqtt_tls = Some((socket, acceptor.clone()));
-            let (socket, port) = open("device_http_tls_port", config.device_http_tls_port)?;
-            ports.device_http_tls = Some(port);
-            http_tls = Some((socket, acceptor));
-        }
+        let plain = [
+            ("hdp", config.hdp_port, Spoken::Hdp),
+            ("ws", config.ws_port, Spoken::WebSocket),
+            ("mqtt", config.mqtt_port, Spoken::Mqtt),
+            ("device_http", config.device_http_port, http()),
+        ];
+        let over_tls = [
+            ("hdp_tls", config.hdp_tls_port, Spoken::Hdp),
+            ("wss", config.wss_port, Spoken::WebSocket),
+            ("mqtt_tls", config.mqtt_tls_port, Spoken::Mqtt),
+            ("device_http_tls", config.device_http_tls_port, http()),
+        ];
+        let plain = plain.map(|door| (door, None));
+        let over_tls = tls.map(|tls| over_tls.map(|door| (door, Some(tls.clone()))));
+        let doors = plain.into_iter().chain(over_tls.into_iter().flatten());
+        let host = &config.bind_host;
+        let for_devices = doors
+            .map(|((name, port, spoken), tls)| {
+                let socket = open_at(host, name, port)?;
+                Ok(ForDevices {
+                    socket,
+                    spoken,
+                    tls,
+                })
+            })
+            .collect::<Result<_, StartError>>()?;
+        let health = open_at(host, "ingest_http", config.ingest_http_port)?;
         let grpc = if config.has_callers() {
-            let host = &config.grpc_bind_host;
-            let (listener, port) = open_at(host, "grpc_port", config.grpc_port)?;
-            ports.grpc = Some(port);
+            let listener = open_at(&config.grpc_bind_host, "grpc", config.grpc_port)?;
             let tls = control_plane_tls(config)?;
             Some(GrpcServer { listener, tls })
         } else {
@@ -101,13 +96,7 @@ impl Doors {
             None
         };
         Ok(Self {
-            hdp,
-            hdp_tls,
-            ws,
-            mqtt,
-            mqtt_tls,
-            http,
-            http_tls,
+            for_devices,
             health,
             grpc,
             ports,
@@ -116,32 +105,16 @@ impl Doors {
 
     pub fn serve(self, node: &Arc<Node>, tasks: &TaskTracker) -> (Ports, Option<JoinHandle<()>>) {
         let counts = Arc::new(ConnectionCounts::default());
-        let serve = |socket, transport| {
-            let (node, counts) = (Arc::clone(node), Arc::clone(&counts));
-            tokio::spawn(
-                Listener {
-                    node,
-                    socket,
-                    transport,
-                    counts,
-                    tasks: tasks.clone(),
-                }
-                .run(),
-            );
-        };
-        serve(self.hdp, Transport::Tcp);
-        serve(self.ws, Transport::WebSocket);
-        serve(self.mqtt, Transport::Mqtt);
-        if let Some((socket, acceptor)) = self.hdp_tls {
-            serve(socket, Transport::Tls(acceptor));
-        }
-        if let Some((socket, acceptor)) = self.mqtt_tls {
-            serve(socket, Transport::MqttTls(acceptor));
-        }
-        let polls = Arc::<Polls>::default();
-        serve(self.http, Transport::Http(Arc::clone(&polls)));
-        if let Some((socket, acceptor)) = self.http_tls {
-            serve(socket, Transport::HttpTls(acceptor, polls));
+        for door in self.for_devices {
+            let listener = Listener {
+                node: Arc::clone(node),
+                socket: door.socket,
+                spoken: door.spoken,
+                tls: door.tls,
+                counts: Arc::clone(&counts),
+                tasks: tasks.clone(),
+            };
+            tokio::spawn(listener.run());
         }
         tokio::spawn(http::serve(Arc::clone(node), self.health));
         let grpc = self.grpc;

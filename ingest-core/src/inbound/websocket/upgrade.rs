@@ -1,6 +1,7 @@
 //! The HTTP request with which a WebSocket begins.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sha1::{Digest, Sha1};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -46,17 +47,28 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
 /// Answers the request, and serves the device when it becomes a WebSocket.
-pub async fn serve_upgrade(node: &Node, stream: TcpStream, peer: Peer) {
+pub async fn serve_upgrade<S>(node: &Node, stream: S, address: SocketAddr, is_tls: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let upgrade_timeout = Duration::from_secs(node.config.hello_timeout_s);
     let upgraded = tokio::select! {
         () = node.stopping.cancelled() => return,
         upgraded = timeout(upgrade_timeout, upgraded(node, stream)) => upgraded,
     };
     match upgraded {
-        Ok(Some((stream, Content::Hdp))) => serve(node, stream, peer).await,
-        Ok(Some((stream, Content::Mqtt))) => {
-            let protocol = Protocol::MqttWebSocket;
-            Box::pin(mqtt::serve(node, stream, Peer { protocol, ..peer })).await;
+        Ok(Some((stream, content))) => {
+            let protocol = match (content, is_tls) {
+                (Content::Hdp, false) => Protocol::WebSocket,
+                (Content::Hdp, true) => Protocol::WebSocketTls,
+                (Content::Mqtt, false) => Protocol::MqttWebSocket,
+                (Content::Mqtt, true) => Protocol::MqttWebSocketTls,
+            };
+            let peer = Peer { address, protocol };
+            match content {
+                Content::Hdp => serve(node, stream, peer).await,
+                Content::Mqtt => Box::pin(mqtt::serve(node, stream, peer)).await,
+            }
         }
         Ok(None) | Err(_) => {
             let reason = "no_websocket";
@@ -68,7 +80,10 @@ pub async fn serve_upgrade(node: &Node, stream: TcpStream, peer: Peer) {
     }
 }
 
-async fn upgraded(node: &Node, stream: TcpStream) -> Option<(WebSocketStream<TcpStream>, Content)> {
+async fn upgraded<S>(node: &Node, stream: S) -> Option<(WebSocketStream<S>, Content)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let upgrade: Mutex<Option<(OnUpgrade, Content)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let content = content_at(request.uri().path());
@@ -92,7 +107,7 @@ async fn upgraded(node: &Node, stream: TcpStream) -> Option<(WebSocketStream<Tcp
     let (upgrade, content) = upgrade
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)?;
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     let read_ahead = parts.read_buf.to_vec();
     let stream = WebSocketStream::new(parts.io.into_inner(), content, read_ahead);
     Some((stream, content))
