@@ -35,6 +35,9 @@ LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 FILES = (
     "tls_certificate_path",
     "tls_key_path",
+    "broker_authority_path",
+    "broker_client_certificate_path",
+    "broker_client_key_path",
     "grpc_tls_certificate_path",
     "grpc_tls_key_path",
     "grpc_client_ca_path",
@@ -97,6 +100,9 @@ class Settings:
     device_http_port: int = _setting(8086, maximum=PORT_MAX)
     device_http_tls_port: int = _setting(8443, maximum=PORT_MAX)
     broker_url: str | None = _setting(schemes=MQTT_SCHEMES)
+    broker_authority_path: Path | None = _setting()
+    broker_client_certificate_path: Path | None = _setting()
+    broker_client_key_path: Path | None = _setting()
     broker_device_id: str | None = _setting()
     broker_topics: tuple[str, ...] = _setting(())
     broker_group: str = _setting("hse")
@@ -267,6 +273,7 @@ def _contradictions(settings: Settings) -> list[str]:
     found = []
     for certificate, key in (
         ("tls_certificate_path", "tls_key_path"),
+        ("broker_client_certificate_path", "broker_client_key_path"),
         ("grpc_tls_certificate_path", "grpc_tls_key_path"),
         ("grpc_client_certificate_path", "grpc_client_key_path"),
     ):

@@ -130,6 +130,14 @@ pub struct Config {
     /// A broker that a site keeps, `mqtt://user:password@host:port` or `mqtts://`. None by default.
     #[serde(default)]
     pub broker_url: Option<Secret>,
+    /// PEM files: who signs the broker's certificate, where this machine does not know it, and the certificate that the broker
+    /// is shown, with its key.
+    #[serde(default)]
+    pub broker_authority_path: Option<PathBuf>,
+    #[serde(default)]
+    pub broker_client_certificate_path: Option<PathBuf>,
+    #[serde(default)]
+    pub broker_client_key_path: Option<PathBuf>,
     /// The gateway whose children publish there.
     #[serde(default)]
     pub broker_device_id: Option<Uuid>,
@@ -332,12 +340,29 @@ impl Config {
             (1..=36_500).contains(&self.retention_days),
             "retention_days must be 1 to 36500",
         );
-        must(
-            self.tls_certificate_path.is_some() == self.tls_key_path.is_some(),
-            "tls_certificate_path and tls_key_path go together: set both or neither",
-        );
+        mistakes.extend(self.mistakes_of_certificates());
         mistakes.extend(self.mistakes_of_control_plane());
         mistakes
+    }
+
+    fn mistakes_of_certificates(&self) -> Vec<String> {
+        let of_broker = (
+            &self.broker_client_certificate_path,
+            &self.broker_client_key_path,
+        );
+        let of_control_plane = (&self.grpc_tls_certificate_path, &self.grpc_tls_key_path);
+        let pairs = [
+            ("tls_", (&self.tls_certificate_path, &self.tls_key_path)),
+            ("broker_client_", of_broker),
+            ("grpc_tls_", of_control_plane),
+        ];
+        let halves = pairs
+            .into_iter()
+            .filter(|(_, (certificate, key))| certificate.is_some() != key.is_some());
+        let sentence = |of: &str| {
+            format!("{of}certificate_path and {of}key_path go together: set both or neither")
+        };
+        halves.map(|(of, _)| sentence(of)).collect()
     }
 
     fn mistakes_of_polling(&self) -> Vec<String> {
@@ -358,10 +383,6 @@ impl Config {
                 mistakes.push(sentence.to_owned());
             }
         };
-        must(
-            self.grpc_tls_certificate_path.is_some() == self.grpc_tls_key_path.is_some(),
-            "grpc_tls_certificate_path and grpc_tls_key_path go together: set both or neither",
-        );
         must(
             self.grpc_client_ca_path.is_none() || self.grpc_tls_certificate_path.is_some(),
             "grpc_client_ca_path needs grpc_tls_certificate_path and grpc_tls_key_path",

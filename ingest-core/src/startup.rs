@@ -17,7 +17,6 @@ use uuid::Uuid;
 use crate::config::{self, Config};
 use crate::inbound::broker::{self, BrokerSettings, BrokerSettingsError};
 use crate::inbound::grpc::GrpcTlsError;
-use crate::inbound::listener::TlsError;
 use crate::inbound::modbus;
 use crate::journal::{self, OpenError};
 use crate::metrics::Metrics;
@@ -39,6 +38,7 @@ use crate::pipeline::polling::PollingShares;
 use crate::pipeline::registry::DeviceRegistry;
 use crate::pipeline::sessions::Sessions;
 use crate::shutdown::Running;
+use crate::tls::{ClientTls, TlsError};
 
 use doors::Doors;
 pub use doors::Ports;
@@ -165,7 +165,15 @@ fn broker_settings(config: &Config) -> Result<Option<BrokerSettings>, BrokerSett
     let url = config.broker_url.as_ref();
     let settings = url.map(|url| {
         let (device_id, group) = (config.broker_device_id, &config.broker_group);
-        BrokerSettings::new(url, device_id, group, &config.broker_topics)
+        let (certificate, key) = (
+            &config.broker_client_certificate_path,
+            &config.broker_client_key_path,
+        );
+        let tls = ClientTls {
+            authority: config.broker_authority_path.clone(),
+            identity: certificate.clone().zip(key.clone()),
+        };
+        BrokerSettings::new(url, &tls, device_id, group, &config.broker_topics)
     });
     settings.transpose()
 }

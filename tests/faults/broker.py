@@ -1,6 +1,7 @@
 """A broker that a site keeps: Mosquitto, with what it has not handed on kept in a file."""
 
 import contextlib
+import getpass
 import shutil
 import signal
 import socket
@@ -17,8 +18,9 @@ PROGRAM = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin
 class Broker:
     """One Mosquitto."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *settings: str) -> None:
         self._home = home
+        self._settings = settings or ("allow_anonymous true",)
         (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -26,8 +28,10 @@ class Broker:
         """Start it, on the same port and with the same file as before."""
         self._home.mkdir(exist_ok=True)
         settings = [
+            # Of no effect unless this is root: it gives up its rights otherwise, and cannot read its own files any more.
+            f"user {getpass.getuser()}",
             f"listener {self.port} 127.0.0.1",
-            "allow_anonymous true",
+            *self._settings,
             "persistence true",
             f"persistence_location {self._home}/",
             "autosave_interval 1",

@@ -1,9 +1,11 @@
-"""A certificate of our own for `localhost` with the client context that trusts it and nothing else, and one for a client."""
+"""A certificate of our own for `localhost` with the client context that trusts nothing else; an authority and what it signs."""
 
 import shutil
 import ssl
 import subprocess
 from pathlib import Path
+
+KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
@@ -34,19 +36,29 @@ def write_certificate(directory: Path) -> tuple[Path, Path]:
 
 def write_client_certificate(directory: Path) -> tuple[Path, Path, Path]:
     """Make an authority, and a client's certificate and key that it signed; return the paths of all three."""
+    authority = write_authority(directory)
+    return authority, *write_signed(directory, "client", "extendedKeyUsage=clientAuth")
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)  # noqa: S607
 
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    openssl("req", *key, "-subj", "/CN=control-plane", "-keyout", "client-key.pem", "-out", "client.csr")
-    (directory / "v3").write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
-    openssl(
-        "x509", "-req", "-in", "client.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2",
-        "-extfile", "v3", "-out", "client.pem",
-    )  # fmt: skip
-    return directory / "ca.pem", directory / "client.pem", directory / "client-key.pem"
+def write_authority(directory: Path) -> Path:
+    """Make an authority; return the path of its certificate."""
+    subject = ("-x509", "-days", "2", "-subj", "/CN=ca")
+    _openssl(directory, "req", *KEY, *subject, "-keyout", "ca-key.pem", "-out", "ca.pem")
+    return directory / "ca.pem"
+
+
+def write_signed(directory: Path, name: str, *extensions: str) -> tuple[Path, Path]:
+    """Make a certificate that the directory's authority signed; return its path and that of its key."""
+    certificate, key, request = f"{name}.pem", f"{name}-key.pem", f"{name}.csr"
+    _openssl(directory, "req", *KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+    (directory / "v3").write_text("\n".join(("basicConstraints=CA:FALSE", *extensions)) + "\n")
+    signer = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2", "-extfile", "v3")
+    _openssl(directory, "x509", "-req", "-in", request, *signer, "-out", certificate)
+    return directory / certificate, directory / key
+
+
+def _openssl(directory: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)  # noqa: S607
 
 
 def trusting(core_directory: Path) -> ssl.SSLContext:

@@ -3,15 +3,18 @@
 import asyncio
 import json
 import random
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.broker import PROGRAM, Broker
+from tests.faults.certificates import write_authority, write_signed
 from tests.faults.conditions import until, until_in_thread
 from tests.faults.conftest import NewCore
-from tests.faults.core import Core
+from tests.faults.core import SMALL, Core
 from tests.faults.database import Database
 from tests.faults.mqtt import MqttPeer
 from tests.faults.strace import tampering
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not instal
 
 TOPICS = "site/{device}/telemetry,tele/{device}/+,zigbee2mqtt/#"
 NUM_KILLS = 6
+FRAME_BYTES_MAX = int(str(SMALL["frame_bytes_max"]))
 
 
 @pytest.fixture
@@ -96,6 +100,25 @@ async def test_a_publication_that_comes_to_too_much_is_kept_as_it_came_and_holds
         assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
     ((code, reason, _),) = await dead_letters(database, children[1], 1)
     assert (code, "more than this node's journal can hold" in str(reason)) == ("bad_payload", True)
+
+
+async def test_a_publication_larger_than_a_frame_holds_up_no_other(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    """A client that hangs up at such a one is sent it again at every connection."""
+    core = core_of(new_core, broker, device)
+    await core.started()
+    await heard(core)
+    async with await publisher(broker) as peer:
+        large = peer.publish(b"x" * (FRAME_BYTES_MAX + 1), "tele/1/SENSOR")
+        assert await peer.puback(large) == 0
+        peer.publish({"power": 7}, "site/0/telemetry")
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
+        assert "nothing is heard" not in core.log_path.read_text()
+        # The largest that there may be is kept.
+        fixed_and_topic = 5 + 2 + len("tele/1/SENSOR") + 2 + 1
+        assert await peer.puback(peer.publish(b"x" * (FRAME_BYTES_MAX - fixed_and_topic), "tele/1/SENSOR")) == 0
+        assert [letter[0] for letter in await dead_letters(database, children[1], 1)] == ["bad_payload"]
 
 
 async def test_a_gateway_that_is_disabled_speaks_through_its_broker_no_more(
@@ -187,11 +210,103 @@ async def test_a_broker_keeps_what_the_journal_has_not_written_yet(
         assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
 
 
+@pytest.fixture
+async def secured(tmp_path: Path) -> AsyncIterator[Broker]:
+    """A broker whose certificate an authority of the site's signed, and which lets in who shows one and says a password."""
+    home = tmp_path / "mosquitto"
+    home.mkdir()
+    authority = write_authority(home)
+    certificate, key = write_signed(home, "server", "subjectAltName=IP:127.0.0.1", "extendedKeyUsage=serverAuth")
+    write_signed(home, "client", "extendedKeyUsage=clientAuth")
+    passwords = home / "passwords"
+    passwords.touch(mode=0o600)
+    command = ["mosquitto_passwd", "-b", str(passwords), "hse", "p@ss:word"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    tls = (f"cafile {authority}", f"certfile {certificate}", f"keyfile {key}", "require_certificate true")
+    made = Broker(home, *tls, "allow_anonymous false", f"password_file {passwords}")
+    await made.start()
+    yield made
+    made.stop()
+
+
+def secured_settings(home: Path, broker: Broker, gateway: Credentials) -> dict[str, object]:
+    """What lets a core in."""
+    return {
+        "broker_url": f"mqtts://hse:p%40ss%3Aword@127.0.0.1:{broker.port}",
+        "broker_authority_path": home / "ca.pem",
+        "broker_client_certificate_path": home / "client.pem",
+        "broker_client_key_path": home / "client-key.pem",
+        "broker_device_id": gateway.device_id,
+        "broker_topics": TOPICS,
+    }
+
+
+async def test_a_broker_is_known_by_the_site_s_authority_and_knows_us_by_certificate_and_password(
+    new_core: NewCore,
+    secured: Broker,
+    database: Database,
+    device: Credentials,
+    children: list[Credentials],
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "mosquitto"
+    core = new_core(**secured_settings(home, secured, device))
+    await core.started()
+    await heard(core)
+    context = ssl.create_default_context(cafile=str(home / "ca.pem"))
+    context.load_cert_chain(home / "client.pem", home / "client-key.pem")
+    peer = MqttPeer(secured.port, "3.1.1")
+    peer.client.tls_set_context(context)
+    async with peer:
+        assert await peer.connect("hse", "p@ss:word") == 0
+        peer.publish({"power": 7}, "site/0/telemetry")
+        assert [row[:2] for row in await stored(database, children[0], 1)] == [("power", 7)]
+    log = core.log_path.read_text()
+    assert not [word for word in ("p@ss", "p%40ss", "nothing is heard") if word in log]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"broker_authority_path": "other/ca.pem"}, "invalid peer certificate: BadSignature"),
+        ({"broker_authority_path": None}, "invalid peer certificate: UnknownIssuer"),
+        ({"broker_client_certificate_path": None, "broker_client_key_path": None}, "CertificateRequired"),
+        ({"broker_url": "mqtts://hse:wrong@127.0.0.1:{port}"}, "NotAuthorized"),
+        ({"broker_url": "mqtts://hse:p%40ss%3Aword@localhost:{port}"}, "certificate not valid for name"),
+    ],
+    ids=["another authority", "no authority", "no certificate", "wrong password", "another name"],
+)
+async def test_who_a_broker_is_or_we_are_not_is_said(
+    new_core: NewCore,
+    secured: Broker,
+    device: Credentials,
+    tmp_path: Path,
+    change: dict[str, str | None],
+    said: str,
+) -> None:
+    home = tmp_path / "mosquitto"
+    (home / "other").mkdir()
+    write_authority(home / "other")
+    settings = secured_settings(home, secured, device)
+    for name, value in change.items():
+        del settings[name]
+        if value is not None:
+            settings[name] = home / value if name.endswith("_path") else value.format(port=secured.port)
+    core = new_core(**settings)
+    await core.started()
+    await until_in_thread(lambda: said in core.log_path.read_text(), "it says why", seconds=30)
+    log = core.log_path.read_text()
+    assert "nothing is heard from the broker" in log
+    assert "topics of the broker are heard" not in log
+
+
 async def test_a_broker_s_settings_that_are_none_end_the_start(new_core: NewCore, device: Credentials) -> None:
     for settings in (
         {"broker_topics": "a/+b", "broker_device_id": device.device_id},
         {"broker_topics": "a/{device}"},
         {"broker_device_id": device.device_id},
+        # Neither is of any use without TLS.
+        {"broker_device_id": device.device_id, "broker_topics": "a", "broker_authority_path": __file__},
     ):
         core = new_core(broker_url="mqtt://user:secret-word@127.0.0.1:1", **settings)
         core.start()

@@ -9,8 +9,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,26 +25,12 @@ use super::websocket::serve_upgrade;
 use crate::metrics::Reason;
 use crate::node::Node;
 use crate::pipeline::live::{Peer, Protocol};
+use crate::tls::{TlsError, certificates, private_key};
 
 const BACKLOG: i32 = 4096;
 /// After the process ran out of descriptors, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("TLS certificate or key {path}: {source}")]
-    Pem { path: String, source: pem::Error },
-    #[error("TLS certificate and key do not serve: {0}")]
-    Rustls(#[from] rustls::Error),
-}
-
-impl TlsError {
-    fn pem(path: &Path, source: pem::Error) -> Self {
-        let path = path.display().to_string();
-        Self::Pem { path, source }
-    }
-}
 
 /// Makes the acceptor for TLS 1.2 and 1.3 from PEM files.
 ///
@@ -59,24 +43,6 @@ pub fn tls_acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsEr
         .with_no_client_auth()
         .with_single_cert(certificates(certificate)?, private_key(key)?)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Reads the certificates of a PEM file.
-///
-/// # Errors
-/// [`TlsError`] naming the file.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|source| TlsError::pem(path, source))
-}
-
-/// Reads the private key of a PEM file.
-///
-/// # Errors
-/// [`TlsError`] naming the file.
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::pem(path, source))
 }
 
 /// Binds a TCP port with a backlog that a reconnecting fleet fits into.

@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, Packet, Publish, QoS};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::{error, info};
 use uuid::Uuid;
 
-use super::{BrokerSettings, BrokerSettingsError};
+use super::BrokerSettings;
 use crate::config::BUSY_RETRY_AFTER;
 use crate::event::RejectCode;
 use crate::inbound::formats::thingsboard::{no_such_child, telemetry};
@@ -26,8 +27,8 @@ use crate::pipeline::circuit::Circuit;
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Queued, Refusal};
 
-/// What the client may be asked for at a time: an acknowledgement for each packet identifier that there is, since a broker may send
-/// all that it has before it is given any, and the subscriptions.
+/// What the client may be asked for at a time: an acknowledgement for each packet identifier that there is, whatever a broker makes
+/// of Receive Maximum, and the subscriptions.
 const REQUESTS_MAX: usize = u16::MAX as usize + 64;
 
 /// Why what a publication comes to is a dead letter: the broker would send it again for ever.
@@ -36,16 +37,14 @@ const TOO_LARGE: &str = "more than this node's journal can hold at a time";
 /// Why a connection ended. Another one is made.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error(transparent)]
-    Settings(#[from] BrokerSettingsError),
     #[error("the gateway that the broker is does not exist, or is disabled: {0}")]
     NoGateway(RejectCode),
     #[error("the connection to the broker: {0}")]
     Connection(#[from] Box<ConnectionError>),
-    #[error("the broker refuses the topics that are asked for")]
-    Refused,
+    #[error("the broker refuses the topics that are asked for: {0:?}")]
+    Refused(SubscribeReasonCode),
     #[error("the connection to the broker is behind")]
-    Behind(#[from] ClientError),
+    Behind,
     #[error("this node cannot make anything durable")]
     NotKept(Refusal),
     #[error("the connection to the broker has ended")]
@@ -77,7 +76,7 @@ async fn connect(
     let may_speak = node.registry.may_be_spoken_for(settings.device_id);
     may_speak.map_err(LinkError::NoGateway)?;
     let inflight_max = node.config.inflight_frames_max;
-    let (client, eventloop) = AsyncClient::new(settings.options(node)?, REQUESTS_MAX);
+    let (client, eventloop) = AsyncClient::new(settings.options(node), REQUESTS_MAX);
     let (sender, mut events) = mpsc::channel(1);
     // In a task of its own: nothing says that a client's turn may be given up halfway.
     let _driven = Driven(tokio::spawn(drive(eventloop, sender)).abort_handle());
@@ -88,8 +87,8 @@ async fn connect(
             Some(settled) = in_flight.next(), if !in_flight.is_empty() => {
                 let (publish, kept): (Publish, Result<(), Refusal>) = settled;
                 kept.map_err(LinkError::NotKept)?;
-                if let Err(behind) = client.try_ack(&publish) {
-                    return Err(why_ended(&mut events).await.unwrap_or_else(|| behind.into()));
+                if client.try_ack(&publish).is_err() {
+                    return Err(why_ended(&mut events).await.unwrap_or(LinkError::Behind));
                 }
             }
             event = events.recv(), if in_flight.len() < inflight_max => {
@@ -97,13 +96,13 @@ async fn connect(
                     Packet::ConnAck(_) => {
                         for pattern in &settings.patterns {
                             let filter = format!("$share/{}/{}", settings.group, pattern.filter);
-                            client.try_subscribe(filter, QoS::AtLeastOnce)?;
+                            client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|_| LinkError::Behind)?;
                         }
                     }
                     Packet::SubAck(answer) => {
-                        let is_refused = |code: &_| matches!(code, rumqttc::SubscribeReasonCode::Failure);
-                        if answer.return_codes.iter().any(is_refused) {
-                            return Err(LinkError::Refused);
+                        let is_granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                        if let Some(code) = answer.return_codes.into_iter().find(|code| !is_granted(code)) {
+                            return Err(LinkError::Refused(code));
                         }
                         info!("topics of the broker are heard");
                         delays.close();
@@ -161,14 +160,15 @@ async fn take(
         .mqtt_packets
         .get_or_create(&Kind { kind })
         .inc();
-    let payload: &Bytes = &publish.payload;
+    // What of a topic is not text no filter of ours asks for.
+    let topic = String::from_utf8_lossy(&publish.topic);
     let told = Told {
-        topic: &publish.topic,
-        payload,
+        topic: &topic,
+        payload: &publish.payload,
     };
     let may_speak = node.registry.may_be_spoken_for(settings.device_id);
     may_speak.map_err(LinkError::NoGateway)?;
-    let (speaker, mut decoded) = match speaker(node, settings, &publish.topic) {
+    let (speaker, mut decoded) = match speaker(node, settings, &topic) {
         Ok(speaker) => (speaker, read(node, speaker, told)),
         Err(why) => (settings.device_id, Err(FormatError::Stranger(why))),
     };
@@ -184,10 +184,7 @@ async fn take(
                 decoded = Err(FormatError::Shape(TOO_LARGE))
             }
             Err(refusal) => {
-                error!(
-                    topic = publish.topic,
-                    "a publication of the broker is not kept"
-                );
+                error!(%topic, "a publication of the broker is not kept");
                 return Err(LinkError::NotKept(refusal));
             }
         }

@@ -12,6 +12,8 @@
 //!   was not acknowledged comes again; it was then stored twice, where it was durable before.
 //! - Nodes share what comes: each subscribes for the same group, and has a session of its own.
 //! - Who is no child of this gateway is nobody; what is said of him is a dead letter.
+//! - The broker is told how much is taken at a time, and how large (ADR 31): what is larger it does not send, so none comes again
+//!   for ever.
 
 mod link;
 mod patterns;
@@ -19,7 +21,10 @@ mod patterns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{MqttOptions, TlsConfiguration, Transport};
+use rumqttc::v5::MqttOptions;
+use rumqttc::v5::mqttbytes::v5::ConnectProperties;
+use rumqttc::{TlsConfiguration, Transport};
+use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
@@ -30,17 +35,18 @@ pub use patterns::{Pattern, PatternError};
 use crate::config::Secret;
 use crate::node::Node;
 use crate::pipeline::circuit::Circuit;
-use crate::tls::client_config;
+use crate::tls::{ClientTls, TlsError};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const OUTGOING_BYTES_MAX: usize = 64 << 10;
+/// The session ends when the broker ends it.
+const NEVER: u32 = u32::MAX;
 
 /// Where the broker is and what is asked of it.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
     pub host: String,
     pub port: u16,
-    pub is_tls: bool,
+    pub tls: Option<Arc<ClientConfig>>,
     pub username: String,
     pub password: Option<Secret>,
     /// The gateway.
@@ -61,8 +67,10 @@ pub enum BrokerSettingsError {
     Group,
     #[error("broker_topics: {0}")]
     Pattern(#[from] PatternError),
+    #[error("broker_authority_path and broker_client_certificate_path go with mqtts://")]
+    NoTls,
     #[error("TLS to the broker: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
 }
 
 impl BrokerSettings {
@@ -70,14 +78,16 @@ impl BrokerSettings {
     /// [`BrokerSettingsError`].
     pub fn new(
         url: &Secret,
+        tls: &ClientTls,
         device_id: Option<Uuid>,
         group: &str,
         topics: &[String],
     ) -> Result<Self, BrokerSettingsError> {
         let uri: hyper::Uri = (url.reveal().parse()).map_err(|_| BrokerSettingsError::Url)?;
-        let is_tls = match uri.scheme_str() {
-            Some("mqtt") => false,
-            Some("mqtts") => true,
+        let (tls, usual_port) = match uri.scheme_str() {
+            Some("mqtt") if *tls != ClientTls::default() => return Err(BrokerSettingsError::NoTls),
+            Some("mqtt") => (None, 1883),
+            Some("mqtts") => (Some(Arc::new(tls.config()?)), 8883),
             _ => return Err(BrokerSettingsError::Url),
         };
         let authority = uri.authority().ok_or(BrokerSettingsError::Url)?;
@@ -102,10 +112,8 @@ impl BrokerSettings {
         }
         Ok(Self {
             host: authority.host().to_owned(),
-            port: authority
-                .port_u16()
-                .unwrap_or(if is_tls { 8883 } else { 1883 }),
-            is_tls,
+            port: authority.port_u16().unwrap_or(usual_port),
+            tls,
             username: decoded(username),
             password,
             device_id: device_id.ok_or(BrokerSettingsError::Incomplete)?,
@@ -114,23 +122,30 @@ impl BrokerSettings {
         })
     }
 
-    fn options(&self, node: &Node) -> Result<MqttOptions, BrokerSettingsError> {
+    fn options(&self, node: &Node) -> MqttOptions {
         let client_id = format!("{}-{}", self.group, node.name);
         let mut options = MqttOptions::new(client_id, &self.host, self.port);
         options
             .set_keep_alive(KEEP_ALIVE)
-            .set_clean_session(false)
+            .set_clean_start(false)
             .set_manual_acks(true)
-            .set_max_packet_size(node.config.frame_bytes_max as usize, OUTGOING_BYTES_MAX);
+            // Nothing is published; the client would otherwise hold a place for each packet identifier.
+            .set_outgoing_inflight_upper_limit(1)
+            .set_connect_properties(ConnectProperties {
+                session_expiry_interval: Some(NEVER),
+                receive_maximum: u16::try_from(node.config.inflight_frames_max).ok(),
+                max_packet_size: Some(node.config.frame_bytes_max),
+                ..ConnectProperties::new()
+            });
         if !self.username.is_empty() {
             let password = self.password.as_ref().map_or("", Secret::reveal);
             options.set_credentials(&self.username, password);
         }
-        if self.is_tls {
-            let tls = TlsConfiguration::Rustls(Arc::new(client_config()?));
+        if let Some(tls) = &self.tls {
+            let tls = TlsConfiguration::Rustls(Arc::clone(tls));
             options.set_transport(Transport::tls_with_config(tls));
         }
-        Ok(options)
+        options
     }
 }
 
@@ -164,6 +179,7 @@ mod tests {
         let topics = ["site/{device}/telemetry".to_owned()];
         BrokerSettings::new(
             &Secret::new(url.to_owned()),
+            &ClientTls::default(),
             Some(Uuid::nil()),
             "hse",
             &topics,
@@ -178,7 +194,8 @@ mod tests {
         assert_eq!(plain.password.as_ref().map(Secret::reveal), Some("p@ss"));
         assert!(!format!("{plain:?}").contains("p@ss"));
         let tls = settings("mqtts://broker:9").unwrap();
-        assert_eq!((tls.is_tls, tls.port, tls.username.as_str()), (true, 9, ""));
+        assert!(plain.tls.is_none() && tls.tls.is_some());
+        assert_eq!((tls.port, tls.username.as_str()), (9, ""));
         for wrong in ["http://broker", "broker:1883", "mqtt://", "mqtt:broker"] {
             assert!(settings(wrong).is_err(), "{wrong}");
         }

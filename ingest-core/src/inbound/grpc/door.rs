@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::RootCertStore;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +21,9 @@ use tracing::{debug, warn};
 
 use super::gate::Guest;
 use super::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, STRANGER_TIMEOUT};
-use crate::inbound::listener::{Admitted, ConnectionCounts, TlsError, certificates, private_key};
+use crate::inbound::listener::{Admitted, ConnectionCounts};
 use crate::metrics::{Metrics, Reason};
+use crate::tls::{TlsError, authorities, certificates, private_key};
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,12 +58,8 @@ pub fn grpc_tls(
     let builder = match client_authority {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(TlsError::from)?;
-            }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+            let roots = Arc::new(authorities(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
             builder.with_client_cert_verifier(verifier)
         }
     };

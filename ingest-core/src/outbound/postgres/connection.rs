@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::config::DATABASE_DEADLINE;
 use crate::pipeline::ports::SinkError;
-use crate::tls::client_config;
+use crate::tls::{ClientTls, TlsError};
 
 /// Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk; and a role's defaults must
 /// not cut a large batch short, for ever.
@@ -33,8 +33,8 @@ pub struct Database {
 pub enum DatabaseUrlError {
     #[error("database_url is not a libpq URL: {0}")]
     Url(#[from] tokio_postgres::Error),
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Database {
@@ -53,7 +53,7 @@ impl Database {
             .tcp_user_timeout(SILENCE_MAX);
         Ok(Self {
             config,
-            tls: MakeRustlsConnect::new(client_config()?),
+            tls: MakeRustlsConnect::new(ClientTls::default().config()?),
         })
     }
 
