@@ -32,6 +32,11 @@ class HttpDevice:
         """Send a request of ThingsBoard's device API."""
         return await self.ask(method, f"/api/v1/{self.token}/{what}", **options)
 
+    async def post_json(self, payload: object) -> requests.Response:
+        """Post JSON of one's own making."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return await self.ask("POST", "/hse/v1/json", json=payload, headers=headers)
+
     async def write(self, lines: str | bytes, **options: Any) -> requests.Response:
         """Write lines as a client of InfluxDB does."""
         headers = {"Authorization": f"Token {self.token}"} | options.pop("headers", {})

@@ -15,7 +15,8 @@ from tests.faults.core import Core
 from tests.faults.database import Database
 from tests.faults.device_http import HttpDevice
 from tests.faults.test_mqtt import dead_letters
-from tests.faults.test_mqtt_thingsboard import add_key, desire
+from tests.faults.test_mqtt_formats import give_profile, mapping, point
+from tests.faults.test_mqtt_thingsboard import add_key, desire, until_known
 from tests.faults.wire import Credentials
 
 NUM_KILLS = 6
@@ -158,6 +159,57 @@ async def test_a_device_without_a_token_is_given_one(
     assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
     newcomer = HttpDevice(shared_core.device_http_port, answer["credentialsValue"])
     assert (await newcomer.api("POST", "telemetry", json={"a": 1})).status_code == 200
+
+
+async def test_json_is_read_as_the_profile_says(
+    shared_core: Core, http_device: HttpDevice, database: Database, device: Credentials
+) -> None:
+    points = [point("power", "W"), point("energy", "kWh")]
+    mappings = [mapping("$.em.w", "power"), mapping("$.em.wh", "energy", 0.001)]
+    time = {"path": "$.ts", "form": "s"}
+    give_profile(database, device, points, {"kind": "json", "items": "$.data", "time": time, "mappings": mappings})
+    await until_known(shared_core, database)
+    reading = {"ts": 1_767_225_600, "em": {"w": 500, "wh": 1500}, "left": "out"}
+    answer = await http_device.post_json({"data": [reading]})
+    assert (answer.status_code, answer.content) == (200, b"")
+    # Who can set no header has its token in the path; packed or not.
+    packed = gzip.compress(json.dumps({"data": [{**reading, "em": {"w": 7}}]}).encode())
+    path = f"/hse/v1/json/{device.token}"
+    answer = await http_device.ask("POST", path, data=packed, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 200
+    rows = await stored(database, device, 3)
+    assert [row[:2] for row in rows] == [("energy", 1.5), ("power", 7), ("power", 500)]
+    select = "select distinct extract(epoch from time)::int, unit from device_events where device_id = %s order by unit"
+    assert database.execute(select, [device.device_id]) == [(1_767_225_600, "W"), (1_767_225_600, "kWh")]
+    refused = await http_device.post_json({"data": [{"ts": 1, "other": 1}]})
+    assert (refused.status_code, refused.json()["message"]) == (
+        400,
+        "kept as a dead letter: nothing that the profile maps",
+    )
+    ((code, reason, _),) = await dead_letters(database, device, 1)
+    assert (code, reason) == ("bad_payload", "nothing that the profile maps")
+
+
+async def test_senml_is_read_where_the_profile_says_so(
+    shared_core: Core, http_device: HttpDevice, database: Database, device: Credentials
+) -> None:
+    give_profile(database, device, [point("m:temp", "Cel")], {"kind": "senml"})
+    await until_known(shared_core, database)
+    pack = [{"bn": "m:", "bt": 1_767_225_600, "n": "temp", "u": "Cel", "v": 21.5}]
+    assert (await http_device.post_json(pack)).status_code == 200
+    assert [row[:2] for row in await stored(database, device, 1)] == [("m:temp", 21.5)]
+
+
+async def test_json_without_a_profile_is_an_object_of_values(
+    shared_core: Core, http_device: HttpDevice, database: Database, device: Credentials
+) -> None:
+    assert (await http_device.post_json({"temperature": 21.5})).status_code == 200
+    assert [row[:2] for row in await stored(database, device, 1)] == [("temperature", 21.5)]
+    stranger = HttpDevice(shared_core.device_http_port, "nobody")
+    assert (await stranger.post_json({"a": 1})).status_code == 401
+    assert (await stranger.ask("POST", "/hse/v1/json/", json={"a": 1})).status_code == 401
+    assert (await http_device.ask("POST", "/hse/v1/json", json={"a": 1})).status_code == 401
+    assert (await http_device.ask("GET", "/hse/v1/json")).status_code == 405
 
 
 LINES = "cpu,host=a usage=1.5,cores=4i 1767225600000000000\nmem,host=a free=2 1767225600000000000\n"

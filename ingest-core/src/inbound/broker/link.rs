@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::BrokerSettings;
 use crate::config::BUSY_RETRY_AFTER;
 use crate::event::RejectCode;
-use crate::inbound::formats::thingsboard::{no_such_child, telemetry};
-use crate::inbound::formats::{Decoded, FormatError, Told};
-use crate::inbound::mqtt::{Topic, read_other};
+use crate::inbound::formats::thingsboard::no_such_child;
+use crate::inbound::formats::{FormatError, Told};
+use crate::inbound::mqtt::{Topic, read_any};
 use crate::inbound::unnumbered::queue;
 use crate::metrics::Kind;
 use crate::node::Node;
@@ -169,7 +169,10 @@ async fn take(
     let may_speak = node.registry.may_be_spoken_for(settings.device_id);
     may_speak.map_err(LinkError::NoGateway)?;
     let (speaker, mut decoded) = match speaker(node, settings, &topic) {
-        Ok(speaker) => (speaker, read(node, speaker, told)),
+        Ok(speaker) => (
+            speaker,
+            read_any(node, speaker, &Topic::of(told.topic), told),
+        ),
         Err(why) => (settings.device_id, Err(FormatError::Stranger(why))),
     };
     let intake = node.intake(Source::Mqtt, speaker);
@@ -200,13 +203,5 @@ fn speaker(node: &Node, settings: &BrokerSettings, topic: &str) -> Result<Uuid, 
             let child = node.registry.child_of(settings.device_id, name);
             child.ok_or_else(|| no_such_child(name))
         }
-    }
-}
-
-fn read(node: &Node, speaker: Uuid, told: Told<'_>) -> Result<Decoded, FormatError> {
-    match read_other(node, speaker, &Topic::of(told.topic), told) {
-        // Where neither the profile nor the topic says how: an object of values.
-        Err(FormatError::Topic) => telemetry(told.payload),
-        read => read,
     }
 }

@@ -1,4 +1,5 @@
-//! Devices that speak HTTP/1.1, over TCP or TLS: ThingsBoard's device API, and InfluxDB's write API for Telegraf and its like.
+//! Devices that speak HTTP/1.1, over TCP or TLS: JSON as their profile maps it, ThingsBoard's device API, and InfluxDB's write API
+//! for Telegraf and its like.
 //!
 //! ```text
 //! routes   what a request asks for
@@ -44,7 +45,7 @@ use answers::{Answer, Dialect};
 use body::{discard, read_body};
 use keep::keep;
 pub use polls::Polls;
-use routes::{Asked, Route, route};
+use routes::{Asked, JSON, Route, route};
 
 use crate::config::LAST_WORDS_TIMEOUT;
 use crate::event::metadata_to_json;
@@ -55,7 +56,7 @@ use crate::inbound::formats::thingsboard::{
     answer_to_device, attributes, provision_failure, result_body, telemetry,
 };
 use crate::inbound::formats::{Decoded, FormatError, Told};
-use crate::inbound::mqtt::provision;
+use crate::inbound::mqtt::{Topic, provision, read_any};
 use crate::metrics::Code;
 use crate::node::Node;
 use crate::pipeline::live::Peer;
@@ -144,11 +145,7 @@ async fn answer(
         discard(body).await;
         return dialect.not_now("this node cannot take anything for now");
     }
-    let token = match found {
-        Route::Device { token, .. } => Some(token),
-        Route::Write => Some(token_of(&head.headers).unwrap_or_default()),
-        Route::Provision | Route::Ping => None,
-    };
+    let token = token_of(&found, &head.headers);
     let device = match token.map(|token| node.registry.authenticate_by_token(token)) {
         Some(Err(_)) => {
             discard(body).await;
@@ -185,12 +182,22 @@ async fn answer(
     };
     match found {
         Route::Device { asked, .. } => caller.device_api(asked, query, &body).await,
+        Route::Json { .. } => caller.json(&body).await,
         _ => caller.write(query, &body).await,
     }
 }
 
+/// The token that a request shows; none where it need not show any.
+fn token_of<'r>(asked: &Route<'r>, headers: &'r HeaderMap) -> Option<&'r str> {
+    match *asked {
+        Route::Device { token, .. } | Route::Json { token: Some(token) } => Some(token),
+        Route::Write | Route::Json { token: None } => Some(said_token(headers).unwrap_or_default()),
+        Route::Provision | Route::Ping => None,
+    }
+}
+
 /// `Authorization: Token <token>`, or `Bearer`.
-fn token_of(headers: &HeaderMap) -> Option<&str> {
+fn said_token(headers: &HeaderMap) -> Option<&str> {
     let said = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = said.split_once(' ')?;
     let is_known = ["token", "bearer"].contains(&scheme.to_ascii_lowercase().as_str());
@@ -245,6 +252,15 @@ impl Caller<'_> {
         };
         let kept = keep(self.node, self.device_id, told, decoded).await;
         Dialect::ThingsBoard.of_kept(kept)
+    }
+
+    async fn json(&self, body: &[u8]) -> Answer {
+        let told = Told {
+            topic: JSON,
+            payload: body,
+        };
+        let decoded = read_any(self.node, self.device_id, &Topic::Unknown, told);
+        self.keep(JSON, body, decoded).await
     }
 
     async fn write(&self, query: &str, body: &[u8]) -> Answer {

@@ -2,6 +2,9 @@
 
 use hyper::Method;
 
+/// Where a device posts JSON of its own making.
+pub const JSON: &str = "/hse/v1/json";
+
 /// A request of ours.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -11,6 +14,10 @@ pub enum Route<'a> {
         asked: Asked<'a>,
     },
     Provision,
+    /// JSON as the profile of the device maps it; the token may stand in the path.
+    Json {
+        token: Option<&'a str>,
+    },
     /// InfluxDB's `POST /api/v2/write`.
     Write,
     /// Whether there is somebody, which clients of InfluxDB ask.
@@ -53,7 +60,10 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute> {
     match path {
         "/api/v1/provision" if is_post => return Ok(Route::Provision),
         "/api/v2/write" if is_post => return Ok(Route::Write),
-        "/api/v1/provision" | "/api/v2/write" => return Err(NoRoute::Method { allowed: "POST" }),
+        JSON if is_post => return Ok(Route::Json { token: None }),
+        "/api/v1/provision" | "/api/v2/write" | JSON => {
+            return Err(NoRoute::Method { allowed: "POST" });
+        }
         "/ping" if is_get || method == Method::HEAD => return Ok(Route::Ping),
         "/ping" => {
             return Err(NoRoute::Method {
@@ -61,6 +71,13 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute> {
             });
         }
         _ => {}
+    }
+    if let Some(token) = path.strip_prefix(JSON).and_then(|p| p.strip_prefix('/')) {
+        return match (is_post, token.contains('/')) {
+            (_, true) => Err(NoRoute::Path),
+            (true, false) => Ok(Route::Json { token: Some(token) }),
+            (false, false) => Err(NoRoute::Method { allowed: "POST" }),
+        };
     }
     let of_device = path.strip_prefix("/api/v1/").ok_or(NoRoute::Path)?;
     let (token, asked) = of_device.split_once('/').ok_or(NoRoute::Path)?;
@@ -123,6 +140,18 @@ mod tests {
             ("POST", "/api/v1/t/claim", of_device(Asked::Claim)),
             ("POST", "/api/v1/provision", Ok(Route::Provision)),
             ("POST", "/api/v2/write", Ok(Route::Write)),
+            ("POST", "/hse/v1/json", Ok(Route::Json { token: None })),
+            (
+                "POST",
+                "/hse/v1/json/t",
+                Ok(Route::Json { token: Some("t") }),
+            ),
+            ("POST", "/hse/v1/json/t/x", Err(NoRoute::Path)),
+            (
+                "PUT",
+                "/hse/v1/json/t",
+                Err(NoRoute::Method { allowed: "POST" }),
+            ),
             ("GET", "/ping", Ok(Route::Ping)),
             ("GET", "/api/v1/t", Err(NoRoute::Path)),
             ("GET", "/api/v1/t/x", Err(NoRoute::Path)),

@@ -46,5 +46,5 @@ mod topics;
 
 pub use connection::serve;
 pub use newcomer::provision;
-pub use others::read_other;
+pub use others::read_any;
 pub use topics::Topic;

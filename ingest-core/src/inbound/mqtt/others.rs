@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::topics::Topic;
+use crate::inbound::formats::thingsboard::telemetry;
 use crate::inbound::formats::{
     Decoded, FormatError, Told, json_mapping, senml, shelly, tasmota, zigbee2mqtt,
 };
@@ -10,11 +11,27 @@ use crate::node::Node;
 use crate::pipeline::clock::now_us;
 use crate::pipeline::profiles::Format;
 
+/// As [`read_other`]; where neither the profile nor the topic says how, it is an object of values.
+///
+/// # Errors
+/// As there, but never [`FormatError::Topic`].
+pub fn read_any(
+    node: &Node,
+    device_id: Uuid,
+    topic: &Topic<'_>,
+    told: Told<'_>,
+) -> Result<Decoded, FormatError> {
+    match read_other(node, device_id, topic, told) {
+        Err(FormatError::Topic) => telemetry(told.payload),
+        read => read,
+    }
+}
+
 /// Reads a message of `device_id`.
 ///
 /// # Errors
 /// Why it is not what it should be; [`FormatError::Topic`] where nothing says how it is to be read.
-pub fn read_other(
+pub(super) fn read_other(
     node: &Node,
     device_id: Uuid,
     topic: &Topic<'_>,
