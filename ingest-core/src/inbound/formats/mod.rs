@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::event::Event;
+use crate::event::msgpack::{write_array_len, write_str, write_uint};
 use crate::frame::{EVENTS_PER_FRAME_MAX, Events, encode_event};
 use crate::pipeline::unreadable::Unreadable;
 
@@ -136,6 +137,30 @@ impl Decoded {
         self.events.extend_from_slice(&unreadable.encode());
         self.num_events = self.num_events.saturating_add(1);
     }
+}
+
+/// The body of a RESULT frame. What is no object is `value` of one.
+///
+/// # Errors
+/// No result can hold it.
+pub fn result_body(
+    request_id: &str,
+    status: u64,
+    message: &str,
+    answer: Value,
+) -> Result<Vec<u8>, FormatError> {
+    let data = match answer {
+        object @ Value::Object(_) => object,
+        other => json!({"value": other}),
+    };
+    let data = rmp_serde::to_vec(&data)?;
+    let mut body = Vec::with_capacity(data.len() + request_id.len() + message.len() + 16);
+    write_array_len(&mut body, 4);
+    write_str(&mut body, request_id);
+    write_uint(&mut body, status);
+    write_str(&mut body, message);
+    body.extend_from_slice(&data);
+    Ok(body)
 }
 
 /// Whose value it is, of what, and when.

@@ -4,16 +4,19 @@
 //! {prefix}/events/rpc               {"src", "method": "NotifyStatus", "params": {"ts": s, "em:0": {"total_act_power": 12, ...}}}
 //! {prefix}/status/{component}:{id}  {"id": 0, "output": true, ...}
 //! {prefix}/online                   true | false
+//! {prefix}/rpc                      what it is told: {"id": n, "src": "hse", "method": "Switch.Set", "params": {...}}
+//! hse/rpc                           its answer: {"id": n, "result": {...}} | {"id": n, "error": {"code", "message"}}
 //! ```
 //!
 //! A value has its path for a type: `em:0.total_act_power`. A status says what has changed since the one before, which is as many
 //! events. An event, such as a button that was pressed, is one of the type `input:0.single_push` without a value.
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::flat::{ONLINE, Reading};
 use super::time::seconds_us;
-use super::{About, Decoded, FormatError};
+use super::{About, Decoded, FormatError, result_body};
 
 /// What a topic of a Shelly brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,60 @@ pub fn shelly(topic: ShellyTopic<'_>, payload: &[u8]) -> Result<Decoded, FormatE
         }
     }
     decoded.checked()
+}
+
+/// Who asks; the answers go to its topic.
+const ASKER: &str = "hse";
+/// Where answers to commands come.
+pub const ANSWERS: &str = "hse/rpc";
+
+/// The prefix of a Shelly that hears commands by this filter; none for another one.
+#[must_use]
+pub fn prefix_of(filter: &str) -> Option<&str> {
+    let prefix = filter.strip_suffix("/rpc")?;
+    (!prefix.is_empty() && !prefix.contains(['+', '#'])).then_some(prefix)
+}
+
+/// Where a Shelly hears a command, and what.
+#[must_use]
+pub fn request(
+    prefix: &str,
+    number: u32,
+    method: &str,
+    params: Map<String, Value>,
+) -> (String, String) {
+    let message = json!({"id": number, "src": ASKER, "method": method, "params": params});
+    (format!("{prefix}/rpc"), message.to_string())
+}
+
+/// What a Shelly answers.
+#[derive(Debug, Deserialize)]
+pub struct RpcAnswer {
+    pub id: u32,
+    #[serde(default)]
+    result: Value,
+    error: Option<Value>,
+}
+
+impl RpcAnswer {
+    /// # Errors
+    /// It is none.
+    pub fn read(payload: &[u8]) -> Result<Self, FormatError> {
+        Ok(serde_json::from_slice(payload)?)
+    }
+
+    /// As a result: the code of an error stands in the data.
+    ///
+    /// # Errors
+    /// No result can hold it.
+    pub fn result_body(self, request_id: &str) -> Result<Vec<u8>, FormatError> {
+        let Some(error) = self.error else {
+            return result_body(request_id, 0, "", self.result);
+        };
+        let message = error.get("message").and_then(Value::as_str);
+        let message = message.unwrap_or("refused").to_owned();
+        result_body(request_id, 1, &message, error)
+    }
 }
 
 fn push_notification(decoded: &mut Decoded, payload: &[u8]) -> Result<(), FormatError> {

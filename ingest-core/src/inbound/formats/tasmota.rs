@@ -5,12 +5,15 @@
 //! tele/{name}/STATE    {"Time": "...", "POWER": "ON", "Wifi": {...}}
 //! tele/{name}/LWT      Online | Offline
 //! stat/{name}/RESULT   {"POWER": "ON"}; stat/{name}/POWER is ON
+//! cmnd/{name}/POWER    what it is told: ON
 //! ```
 //!
 //! `Time` is the device's local time, mostly without a word of where that is; such a time is kept as text (`device_time`), and the
 //! event has that of its receipt.
+//!
+//! What it answers a command with has no number: it is known by the command's name, which is a key of the answer, or by `STATUS`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::flat::{ONLINE, Reading};
 use super::time::rfc3339_us;
@@ -23,6 +26,10 @@ const LEFT_OUT: [&str; 4] = ["Time", "TempUnit", "PressureUnit", "SpeedUnit"];
 pub enum TasmotaTopic<'a> {
     /// An object of values.
     Values,
+    /// The same, after a command or when something was switched by hand.
+    Answer {
+        level: &'a str,
+    },
     LastWill,
     /// One value, as text.
     Value {
@@ -43,8 +50,10 @@ impl<'a> TasmotaTopic<'a> {
             .find(|level| matches!(*level, "tele" | "stat"))?;
         match (prefix, last) {
             (_, "LWT") => Some(Self::LastWill),
-            ("tele", _) | (_, "RESULT") => Some(Self::Values),
-            (_, key) if key.starts_with("STATUS") => Some(Self::Values),
+            ("tele", _) => Some(Self::Values),
+            (_, level) if level == "RESULT" || level.starts_with("STATUS") => {
+                Some(Self::Answer { level })
+            }
             (_, key) if !key.is_empty() => Some(Self::Value { key }),
             _ => None,
         }
@@ -58,7 +67,7 @@ impl<'a> TasmotaTopic<'a> {
 pub fn tasmota(topic: TasmotaTopic<'_>, payload: &[u8]) -> Result<Decoded, FormatError> {
     let mut decoded = Decoded::default();
     match topic {
-        TasmotaTopic::Values => {
+        TasmotaTopic::Values | TasmotaTopic::Answer { .. } => {
             let value: Value = serde_json::from_slice(payload)?;
             let Value::Object(object) = &value else {
                 return Err(FormatError::Shape("Tasmota's telemetry is an object"));
@@ -94,6 +103,45 @@ pub fn tasmota(topic: TasmotaTopic<'_>, payload: &[u8]) -> Result<Decoded, Forma
         }
     }
     decoded.checked()
+}
+
+/// Where a Tasmota hears commands that has subscribed to `filter`: what comes before their names. None for another filter.
+#[must_use]
+pub fn commands_of(filter: &str) -> Option<&str> {
+    let base = filter.strip_suffix('#')?;
+    let mut levels = base.split('/');
+    let (first, second, end) = (levels.next()?, levels.next()?, levels.next()?);
+    let is_named = |level: &str| !level.is_empty() && !level.contains(['+', '#']);
+    let is_of_commands =
+        (first == "cmnd" && is_named(second)) || (second == "cmnd" && is_named(first));
+    (is_of_commands && end.is_empty() && levels.next().is_none()).then_some(base)
+}
+
+/// What a Tasmota is told with a command: `value` as text, nothing where there are no parameters, else all of them as JSON.
+#[must_use]
+pub fn command_payload(params: &Map<String, Value>) -> String {
+    match (params.get("value"), params.len()) {
+        (Some(Value::String(text)), 1) => text.clone(),
+        (Some(value), 1) => value.to_string(),
+        (None, 0) => String::new(),
+        _ => Value::Object(params.clone()).to_string(),
+    }
+}
+
+/// Whether an answer is that to `command`, and then whether it was done.
+#[must_use]
+pub fn is_done(level: &str, answer: &Map<String, Value>, command: &str) -> Option<bool> {
+    if answer.contains_key("Command") {
+        // `Unknown` or `Error`, of the command that it was given before all others.
+        return Some(false);
+    }
+    // `POWER` is answered with `POWER1` by who has several, and the other way round.
+    let bare = |name: &str| {
+        name.trim_end_matches(|c: char| c.is_ascii_digit())
+            .to_ascii_lowercase()
+    };
+    let is_named = |name: &str| bare(name) == bare(command);
+    (is_named(level) || answer.keys().any(|key| is_named(key))).then_some(true)
 }
 
 /// Units that the device says once for all, and those that it never says.
@@ -189,6 +237,45 @@ mod tests {
         assert_eq!(read("tele/plug/LWT", "Offline"), [gone]);
         let dimmed = json!({"type": "Dimmer", "value": 40.0});
         assert_eq!(read("stat/plug/Dimmer", "40"), [dimmed]);
+    }
+
+    #[test]
+    fn commands_are_heard_where_it_says_and_answered_by_their_names() {
+        for (filter, base) in [
+            ("cmnd/plug/#", Some("cmnd/plug/")),
+            ("plug/cmnd/#", Some("plug/cmnd/")),
+            ("cmnd/+/#", None),
+            ("cmnd//#", None),
+            ("cmnd/plug/+", None),
+            ("cmnd/plug/a/#", None),
+            ("stat/plug/#", None),
+            ("#", None),
+        ] {
+            assert_eq!(commands_of(filter), base, "{filter}");
+        }
+        for (params, payload) in [
+            (json!({}), ""),
+            (json!({"value": "ON"}), "ON"),
+            (json!({"value": 40}), "40"),
+            (json!({"value": 1, "x": 2}), r#"{"value":1,"x":2}"#),
+        ] {
+            assert_eq!(command_payload(params.as_object().unwrap()), payload);
+        }
+        for (level, answer, command, done) in [
+            ("RESULT", json!({"POWER": "ON"}), "Power1", Some(true)),
+            ("RESULT", json!({"POWER2": "ON"}), "POWER", Some(true)),
+            ("STATUS5", json!({"StatusNET": {}}), "Status", Some(true)),
+            (
+                "RESULT",
+                json!({"Command": "Unknown"}),
+                "POWER",
+                Some(false),
+            ),
+            ("RESULT", json!({"Dimmer": 40}), "POWER", None),
+        ] {
+            let answer = answer.as_object().unwrap();
+            assert_eq!(is_done(level, answer, command), done, "{command}");
+        }
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! zigbee2mqtt/{name}               {"temperature": 21.5, "battery": 90, "linkquality": 120}; a name may have levels
 //! zigbee2mqtt/{name}/availability  {"state": "online"} | online
 //! zigbee2mqtt/bridge/state         the same, of the gateway itself
+//! zigbee2mqtt/{name}/set           what it is told: {"state": "ON"}; it says the state as soon as it is so
+//! zigbee2mqtt/bridge/request/...   the same of the gateway itself, with a `transaction`, which its `response` has, too
 //! zigbee2mqtt/bridge/...           what it says of itself: an event `bridge.{...}` of the gateway, with the payload in its metadata
 //! ```
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::flat::{ONLINE, Reading};
 use super::{About, Decoded, FormatError};
@@ -19,6 +22,62 @@ const BASE: &str = "zigbee2mqtt/";
 const AVAILABILITY: &str = "/availability";
 /// What others say to it, which it does not publish.
 const ASKED: [&str; 2] = ["/set", "/get"];
+
+/// By which it hears commands, and itself.
+pub const ALL: &str = "zigbee2mqtt/#";
+/// The command that asks for values.
+const GET: &str = "get";
+
+/// Where Zigbee2MQTT hears a command for a child.
+#[must_use]
+pub fn command_topic(name: &str, command: &str) -> String {
+    format!("{BASE}{name}/{command}")
+}
+
+/// Where it hears one for itself.
+#[must_use]
+pub fn request_topic(command: &str) -> String {
+    format!("{BASE}bridge/request/{command}")
+}
+
+/// Does a child's state say that a command was done? That all is now as it was to be set, or that all that was asked for is there.
+#[must_use]
+pub fn is_done(command: &str, params: &Map<String, Value>, state: &Map<String, Value>) -> bool {
+    let is_same = |wanted: &Value, said: &Value| match (wanted.as_f64(), said.as_f64()) {
+        (Some(wanted), Some(said)) => wanted == said,
+        _ => wanted == said,
+    };
+    params.iter().all(|(key, wanted)| {
+        let said = state.get(key);
+        said.is_some_and(|said| command == GET || is_same(wanted, said))
+    })
+}
+
+/// What the gateway answers for itself.
+#[derive(Debug, Deserialize)]
+pub struct Response {
+    /// The number of its command.
+    pub transaction: u32,
+    status: String,
+    #[serde(default)]
+    pub error: String,
+    #[serde(default)]
+    pub data: Value,
+}
+
+impl Response {
+    /// None for what is no answer, or one to somebody else.
+    #[must_use]
+    pub fn read(about: &str, payload: &[u8]) -> Option<Self> {
+        about.strip_prefix("response/")?;
+        serde_json::from_slice(payload).ok()
+    }
+
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
+}
 
 /// What a topic of Zigbee2MQTT brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +219,37 @@ mod tests {
         let event = json!({"type": "bridge.response.permit_join", "metadata": {"value": "true"}});
         let topic = "zigbee2mqtt/bridge/response/permit_join";
         assert_eq!(read(topic, "true"), [event]);
+    }
+
+    #[test]
+    fn a_command_is_done_when_the_state_says_so() {
+        let state = json!({"state": "ON", "brightness": 120.0, "linkquality": 7});
+        let state = state.as_object().unwrap();
+        for (command, params, done) in [
+            ("set", json!({"state": "ON"}), true),
+            ("set", json!({"state": "ON", "brightness": 120}), true),
+            ("set", json!({"state": "OFF"}), false),
+            ("set", json!({"state": "ON", "color": 1}), false),
+            ("get", json!({"brightness": ""}), true),
+            ("get", json!({"color": ""}), false),
+        ] {
+            let params = params.as_object().unwrap();
+            assert_eq!(is_done(command, params, state), done, "{params:?}");
+        }
+        let response = |about, payload: &str| {
+            let response = Response::read(about, payload.as_bytes())?;
+            Some((response.transaction, response.is_ok()))
+        };
+        let about = "response/permit_join";
+        let failed = r#"{"status": "error", "error": "no", "transaction": 7}"#;
+        assert_eq!(response(about, failed), Some((7, false)));
+        let done = r#"{"status": "ok", "data": {}, "transaction": 7}"#;
+        assert_eq!(response(about, done), Some((7, true)));
+        assert_eq!(response("logging", done), None);
+        assert_eq!(
+            response(about, r#"{"status": "ok", "transaction": "x"}"#),
+            None
+        );
     }
 
     #[test]

@@ -257,14 +257,23 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             topic: self.aliases.resolve(publish)?,
             payload: publish.payload,
         };
+        let mut beside = None;
         let turn = Turn {
             window: &mut self.session.window,
             commands: &self.commands,
-            deliveries: &self.deliveries,
+            deliveries: &mut self.deliveries,
             dialogue: &mut self.dialogue,
+            beside: &mut beside,
             is_idle: self.in_flight.is_empty(),
         };
-        let (awaited, asked, answer) = match self.publications.take(message, turn)? {
+        let taking = self.publications.take(message, turn);
+        if let Some(result) = beside {
+            self.in_flight.push(Waiting::unacknowledged(
+                Awaited::Result(result),
+                Answer::SUCCESS,
+            ));
+        }
+        let (awaited, asked, answer) = match taking? {
             Taking::InFlight { awaited, answer } => (awaited, None, answer),
             Taking::Asked(asked) => (Awaited::Duplicate, Some(asked), Answer::SUCCESS),
             Taking::AfterInFlight => return Ok(false),
@@ -351,8 +360,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let turn = Turn {
             window: &mut self.session.window,
             commands: &self.commands,
-            deliveries: &self.deliveries,
+            deliveries: &mut self.deliveries,
             dialogue: &mut self.dialogue,
+            beside: &mut None,
             is_idle: true,
         };
         let taken = self.publications.take_will(&will, turn);
@@ -361,13 +371,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             error!(%device_id, "a device's will was not kept: the journal took nothing of it");
             return;
         };
-        let mut waiting = Waiting {
-            read_at: std::time::Instant::now(),
-            packet_id: None,
-            awaited,
-            asked: None,
-            answer,
-        };
+        let mut waiting = Waiting::unacknowledged(awaited, answer);
         let outcome = waiting.awaited.outcome().await;
         if let Err(failure) = self.decide(&waiting, outcome) {
             error!(%device_id, ?failure, "a device's will was not kept");
@@ -424,13 +428,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             } => {
                 let payload = payload.to_string();
                 self.deliveries
-                    .tell(out, channel, &topic, payload.as_bytes());
+                    .tell(out, &channel, &topic, payload.as_bytes());
             }
             Said::Desired { of, changes } if of == own => {
                 let payload = changes.to_string();
                 for (channel, topic) in self.deliveries.desired_topics() {
                     self.deliveries
-                        .tell(out, channel, topic, payload.as_bytes());
+                        .tell(out, &channel, topic, payload.as_bytes());
                 }
             }
             Said::Desired { of, changes } => {
@@ -439,7 +443,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     let payload = gateway_update(&name, &changes).to_string();
                     let channel = Channel::GatewayDesired;
                     self.deliveries
-                        .tell(out, channel, GATEWAY_ATTRIBUTES, payload.as_bytes());
+                        .tell(out, &channel, GATEWAY_ATTRIBUTES, payload.as_bytes());
                 }
             }
         }

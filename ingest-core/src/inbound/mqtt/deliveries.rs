@@ -11,11 +11,13 @@ use super::codec::{
     Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, write_publish, write_suback,
     write_unsuback,
 };
+use super::firmware::{self, Outcome, Said, Unanswered, answer_of_bridge};
 use super::thingsboard::GATEWAY_RPC;
-use super::topics::{Channel, channel_of, command_topic};
+use super::topics::{Channel, Topic, channel_of, command_topic};
 use crate::config::COMMANDS_PER_DEVICE_MAX;
 use crate::event::metadata_to_json;
-use crate::inbound::formats::thingsboard::{gateway_request, request_message};
+use crate::inbound::formats::thingsboard::{ChildOf, gateway_request, request_message};
+use crate::inbound::formats::zigbee2mqtt::ZigbeeTopic;
 use crate::inbound::numbered::Numbered;
 use crate::pipeline::commands::Command;
 
@@ -49,6 +51,9 @@ pub enum NotSent {
     TooLarge,
     /// The client has subscribed to commands for its children alone.
     NotForChild,
+    NoSuchChild,
+    /// The type of the command cannot stand in a topic.
+    NoTopic,
 }
 
 impl NotSent {
@@ -58,6 +63,10 @@ impl NotSent {
             Self::TooLarge => "the command is larger than the device takes; nothing was written",
             Self::NotForChild => {
                 "the gateway hears commands for its children alone, and this one names none by device_id; nothing was written"
+            }
+            Self::NoSuchChild => "device_id names no child of this gateway; nothing was written",
+            Self::NoTopic => {
+                "the device hears commands under topics, in which this type cannot stand; nothing was written"
             }
         }
     }
@@ -71,6 +80,7 @@ pub struct Deliveries {
     /// All others.
     heard: Vec<(Channel, Qos)>,
     pub numbered: Numbered,
+    pub unanswered: Unanswered,
     /// Packet identifiers of messages that were not acknowledged.
     unacknowledged: Vec<u16>,
     last_packet_id: u16,
@@ -86,24 +96,28 @@ impl Deliveries {
             subscription: None,
             heard: Vec::new(),
             numbered: Numbered::default(),
+            unanswered: Unanswered::default(),
             unacknowledged: Vec::new(),
             last_packet_id: 0,
             unwritten: Vec::new(),
         }
     }
 
-    /// Answers each filter; of several that are granted the commands come by the last one. Returns what is heard now.
+    /// Answers each filter; of several that are granted the commands come by the last one, but for those of a Tasmota, which subscribes
+    /// to its own first, and then to those of its group. Returns what is heard now.
     pub fn subscribe(&mut self, subscribe: &Subscribe<'_>, out: &mut Vec<u8>) -> Vec<Channel> {
         let (version, packet_id) = (self.version, subscribe.packet_id);
         let mut granted = Vec::new();
         let answers = subscribe.subscriptions().map(|asked| {
             let channel = channel_of(asked.filter)?;
             let qos = asked.qos.min(Qos::AtLeastOnce);
-            if channel.is_of_commands() {
-                self.subscription = Some((channel, qos));
-            } else {
+            let is_of_tasmota = |channel: &Channel| matches!(channel, Channel::Tasmota { .. });
+            let current = self.subscription.as_ref().map(|(channel, _)| channel);
+            if !channel.is_of_commands() {
                 self.heard.retain(|(known, _)| *known != channel);
-                self.heard.push((channel, qos));
+                self.heard.push((channel.clone(), qos));
+            } else if !(is_of_tasmota(&channel) && current.is_some_and(is_of_tasmota)) {
+                self.subscription = Some((channel.clone(), qos));
             }
             granted.push(channel);
             Ok(qos)
@@ -120,7 +134,8 @@ impl Deliveries {
             };
             let before = self.heard.len();
             self.heard.retain(|(known, _)| *known != channel);
-            if self.subscription.map(|(known, _)| known) == Some(channel) {
+            let current = self.subscription.as_ref().map(|(known, _)| known);
+            if current == Some(&channel) {
                 self.subscription = None;
             } else if self.heard.len() == before {
                 return ReasonCode::NoSubscriptionExisted;
@@ -130,17 +145,17 @@ impl Deliveries {
         write_unsuback(out, version, packet_id, answers);
     }
 
-    fn qos_of(&self, channel: Channel) -> Option<Qos> {
+    fn qos_of(&self, channel: &Channel) -> Option<Qos> {
         let mut heard = self.heard.iter();
         heard
-            .find(|(known, _)| *known == channel)
+            .find(|(known, _)| known == channel)
             .map(|(_, qos)| *qos)
     }
 
     /// May the device be given a command?
     pub fn has_room(&self) -> bool {
-        let of_children = self.qos_of(Channel::GatewayRpc);
-        let own = self.subscription.map(|(_, qos)| qos);
+        let of_children = self.qos_of(&Channel::GatewayRpc);
+        let own = self.subscription.as_ref().map(|(_, qos)| *qos);
         let mut subscribed = [own, of_children].into_iter().flatten().peekable();
         subscribed.peek().is_some()
             && subscribed.all(|qos| qos == Qos::AtMostOnce || self.has_packet_id())
@@ -162,44 +177,73 @@ impl Deliveries {
         command: &Command,
         child_name: ChildName<'_>,
     ) -> Result<(), NotSent> {
-        let for_child = self.qos_of(Channel::GatewayRpc).and_then(|qos| {
-            let name = child_name(child_of(command)?)?;
+        let child = child_of(command);
+        let child = child.map(|child| (child, child_name(child)));
+        let for_child = self.qos_of(&Channel::GatewayRpc).and_then(|qos| {
+            let name = child.as_ref()?.1.as_deref()?;
             Some((qos, name))
         });
-        let own = self.subscription;
+        let own = self.subscription.as_ref();
+        let mut wanted = None;
         let (topic, payload, qos) = match (for_child, own) {
             (Some((qos, name)), _) => {
                 let number = self.numbered.note(&command.request_id);
                 let kind = &command.command_type;
-                let payload = gateway_request(&name, number, kind, &params(command));
+                let payload = gateway_request(name, number, kind, &params(command));
                 (GATEWAY_RPC.to_owned(), payload, qos)
             }
             (None, Some((Channel::Rpc { topic }, qos))) => {
                 let number = self.numbered.note(&command.request_id);
                 let payload = request_message(&command.command_type, &params(command));
-                (format!("{topic}{number}"), payload, qos)
+                (format!("{topic}{number}"), payload, *qos)
             }
-            (None, Some((_, qos))) => (command_topic(&command.request_id), message(command), qos),
+            (None, Some((Channel::Commands, qos))) => {
+                (command_topic(&command.request_id), message(command), *qos)
+            }
+            (None, Some((firmware, qos))) => {
+                let number = self.numbered.note(&command.request_id);
+                let said = said_to(firmware, command, number, child)?;
+                wanted = said.wanted;
+                (said.topic, said.payload.into_bytes(), *qos)
+            }
             (None, None) => return Err(NotSent::NotForChild),
         };
         if !self.write(out, &topic, &payload, qos) {
             return Err(NotSent::TooLarge);
+        }
+        if let Some(wanted) = wanted {
+            self.unanswered.note(command, wanted);
         }
         self.unwritten.push(Arc::clone(&command.request_id));
         Ok(())
     }
 
     /// Queues what is told beside commands, where it is heard. What is larger than the client takes is not told.
-    pub fn tell(&mut self, out: &mut Vec<u8>, channel: Channel, topic: &str, payload: &[u8]) {
+    pub fn tell(&mut self, out: &mut Vec<u8>, channel: &Channel, topic: &str, payload: &[u8]) {
         if let Some(qos) = self.qos_of(channel) {
             self.write(out, topic, payload, qos);
+        }
+    }
+
+    /// The command that a publication of firmware answers, where it does, and how.
+    pub fn answered_by(
+        &mut self,
+        topic: &Topic<'_>,
+        payload: &[u8],
+        child_of: ChildOf<'_>,
+    ) -> Option<Outcome> {
+        match topic {
+            Topic::Zigbee(ZigbeeTopic::Bridge { about }) => {
+                answer_of_bridge(&self.numbered, about, payload)
+            }
+            _ => self.unanswered.answered_by(topic, payload, child_of),
         }
     }
 
     /// Where what is desired of the connected device is heard.
     pub fn desired_topics(&self) -> Vec<(Channel, &'static str)> {
         let heard = self.heard.iter().filter_map(|(channel, _)| match channel {
-            Channel::Desired { topic } => Some((*channel, *topic)),
+            Channel::Desired { topic } => Some((channel.clone(), *topic)),
             _ => None,
         });
         heard.collect()
@@ -261,6 +305,25 @@ fn message(command: &Command) -> Vec<u8> {
     out.extend_from_slice(&params(command));
     out.extend_from_slice(format!(",\"deadline_us\":{}}}", command.deadline_us).as_bytes());
     out
+}
+
+/// A command in the words of the firmware that hears it.
+fn said_to(
+    firmware: &Channel,
+    command: &Command,
+    number: u32,
+    child: Option<(Uuid, Option<Box<str>>)>,
+) -> Result<Said, NotSent> {
+    if command.command_type.contains(['+', '#', '\0']) {
+        return Err(NotSent::NoTopic);
+    }
+    let child = match &child {
+        Some((child, Some(name))) => Some((*child, &**name)),
+        Some((_, None)) if *firmware == Channel::Zigbee => return Err(NotSent::NoSuchChild),
+        _ => None,
+    };
+    let params = serde_json::from_slice(&params(command)).unwrap_or_default();
+    firmware::said(firmware, command, params, number, child).ok_or(NotSent::NoTopic)
 }
 
 /// The child that a command for a gateway is meant for.
@@ -395,10 +458,10 @@ mod tests {
         let (mut deliveries, mut out) = (deliveries(9, None), Vec::new());
         let topic = "v1/devices/me/attributes/response/";
         let channel = Channel::Responses { topic };
-        deliveries.tell(&mut out, channel, "x/1", b"{}");
+        deliveries.tell(&mut out, &channel, "x/1", b"{}");
         assert!(out.is_empty());
-        deliveries.heard.push((channel, Qos::AtLeastOnce));
-        deliveries.tell(&mut out, channel, "x/1", b"{}");
+        deliveries.heard.push((channel.clone(), Qos::AtLeastOnce));
+        deliveries.tell(&mut out, &channel, "x/1", b"{}");
         assert!(out.ends_with(b"{}"));
         assert_eq!(deliveries.unacknowledged, [1]);
     }

@@ -94,6 +94,7 @@ impl Publications<'_> {
             | Topic::Tasmota(_)
             | Topic::Shelly(_)
             | Topic::Zigbee(_)
+            | Topic::ShellyAnswer
             | Topic::Unknown => Err(FormatError::Topic.into()),
         }
     }
@@ -168,7 +169,7 @@ async fn offer_claims(desk: &DeviceDesk, offers: Vec<(Uuid, ClaimOffer)>) -> Ans
     Answer::SUCCESS
 }
 
-fn request_of(turn: &Turn<'_>, number: &str) -> Result<Arc<str>, Unfit> {
+pub(super) fn request_of(turn: &Turn<'_>, number: &str) -> Result<Arc<str>, Unfit> {
     let request_id = turn.deliveries.numbered.request_of(number);
     request_id.ok_or_else(|| Unfit::payload("no command was sent under this number"))
 }

@@ -57,6 +57,17 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// One that nobody waits to hear of.
+    pub fn unacknowledged(awaited: Awaited, answer: Answer) -> Self {
+        Self {
+            read_at: Instant::now(),
+            packet_id: None,
+            awaited,
+            asked: None,
+            answer,
+        }
+    }
+
     /// Queues its PUBACK, if it is to have one.
     pub fn acknowledge(&self, out: &mut Vec<u8>, version: Version, with_words: bool) {
         if let Some(packet_id) = self.packet_id {

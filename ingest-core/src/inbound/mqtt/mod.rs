@@ -9,7 +9,7 @@
 //! publications  what becomes of a PUBLISH: events, a result, or a dead letter
 //! others        what devices publish in forms that are not ours
 //! in_flight     publications that wait for the journal, and their PUBACKs in order
-//! deliveries    commands on their way to the device
+//! deliveries    commands on their way to the device; firmware: in the words of Tasmota, Shelly and Zigbee2MQTT
 //! dialogue      what it asks and is told beside them
 //! thingsboard   the topics of ThingsBoard's device API; device_api: what becomes of what is published to them
 //! newcomer      a device that has no token yet and is let in with a key
@@ -36,6 +36,7 @@ mod deliveries;
 mod device_api;
 mod dialogue;
 mod end;
+mod firmware;
 mod greeting;
 mod in_flight;
 mod newcomer;

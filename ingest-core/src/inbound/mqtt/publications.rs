@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::codec::ReasonCode;
 use super::deliveries::Deliveries;
+use super::device_api::request_of;
 use super::dialogue::Dialogue;
 use super::end::{End, internal};
 use super::greeting::OwnedWill;
@@ -16,7 +17,8 @@ use crate::event::{Event, RejectCode};
 use crate::frame::json::{MessageError, events_message, result_message};
 use crate::frame::{self, Events, Incoming, encode_event, kind};
 use crate::inbound::awaited::Awaited;
-use crate::inbound::formats::{Decoded, FormatError, Told};
+use crate::inbound::formats::shelly::RpcAnswer;
+use crate::inbound::formats::{Decoded, FormatError, Told, result_body};
 use crate::journal::AppendError;
 use crate::node::Node;
 use crate::pipeline::commands::CommandLink;
@@ -24,6 +26,7 @@ use crate::pipeline::entry::Source;
 use crate::pipeline::intake::{Intake, Queued, Refusal, Taken};
 use crate::pipeline::live::Peer;
 use crate::pipeline::unreadable::Unreadable;
+use crate::pipeline::unsequenced::QueuedUnsequenced;
 use crate::pipeline::window::{SequenceWindow, Watermark};
 
 /// The type of the event that tells of a will whose topic is not that of events.
@@ -62,8 +65,10 @@ pub struct Message<'m> {
 pub struct Turn<'c> {
     pub window: &'c mut SequenceWindow,
     pub commands: &'c CommandLink,
-    pub deliveries: &'c Deliveries,
+    pub deliveries: &'c mut Deliveries,
     pub dialogue: &'c mut Dialogue,
+    /// The result of a command that the publication is beside its events.
+    pub beside: &'c mut Option<QueuedUnsequenced>,
     /// Nothing of this connection is on its way to the disk.
     pub is_idle: bool,
 }
@@ -142,8 +147,17 @@ impl<'a> Publications<'a> {
                 };
                 let own = self.intake.device_id;
                 let decoded = read_other(self.node, own, &topic, told).map_err(Unfit::from);
-                decoded.and_then(|decoded| self.take_decoded(&decoded))
+                decoded.and_then(|decoded| {
+                    self.take_answer(&topic, message.payload, turn)?;
+                    self.take_decoded(&decoded)
+                })
             }
+            Topic::ShellyAnswer => RpcAnswer::read(message.payload)
+                .map_err(Unfit::from)
+                .and_then(|answer| {
+                    let request_id = request_of(&turn, &answer.id.to_string())?;
+                    self.take_result(&answer.result_body(&request_id)?, turn)
+                }),
             of_thingsboard => self.take_of_thingsboard(of_thingsboard, message, turn),
         };
         self.or_kept(message, taken)
@@ -232,23 +246,45 @@ impl<'a> Publications<'a> {
         }
     }
 
+    /// What firmware says of itself may be the answer to a command, too.
+    fn take_answer(&self, topic: &Topic<'_>, payload: &[u8], turn: Turn<'_>) -> Result<(), Unfit> {
+        let own = self.intake.device_id;
+        let child_of = |name: &str| self.node.registry.child_of(own, name);
+        let Some(answer) = (turn.deliveries).answered_by(topic, payload, &child_of) else {
+            return Ok(());
+        };
+        let (request_id, status) = (answer.request_id, answer.status);
+        let body = result_body(&request_id, status, &answer.message, answer.data)?;
+        let queued = self.queue_result(&body, turn.commands)?;
+        // Not before: a journal without room is tried again.
+        turn.deliveries.unanswered.forget(&request_id);
+        *turn.beside = Some(queued);
+        Ok(())
+    }
+
     pub(super) fn take_result(&self, body: &[u8], turn: Turn<'_>) -> Result<Taking, Unfit> {
-        let decoded = frame::decode(kind::RESULT, body).map_err(Unfit::payload)?;
-        let Incoming::Result(result) = decoded else {
-            return Err(Unfit::payload("no result"));
-        };
-        let taken = (self.node).take_result(self.intake.device_id, turn.commands, &result);
-        let queued = taken.map_err(|error| match error {
-            AppendError::TooLarge { .. } => Unfit::payload(error),
-            error => Refusal::from(error).into(),
-        })?;
-        let Some(queued) = queued else {
-            return Err(Unfit::payload("no command has such a request id"));
-        };
+        let queued = self.queue_result(body, turn.commands)?;
         Ok(Taking::InFlight {
             awaited: Awaited::Result(queued),
             answer: Answer::SUCCESS,
         })
+    }
+
+    fn queue_result(
+        &self,
+        body: &[u8],
+        commands: &CommandLink,
+    ) -> Result<QueuedUnsequenced, Unfit> {
+        let decoded = frame::decode(kind::RESULT, body).map_err(Unfit::payload)?;
+        let Incoming::Result(result) = decoded else {
+            return Err(Unfit::payload("no result"));
+        };
+        let taken = (self.node).take_result(self.intake.device_id, commands, &result);
+        let queued = taken.map_err(|error| match error {
+            AppendError::TooLarge { .. } => Unfit::payload(error),
+            error => Refusal::from(error).into(),
+        })?;
+        queued.ok_or_else(|| Unfit::payload("no command has such a request id"))
     }
 
     fn take_last_will(&self, topic: &str, text: &str) -> Result<Taking, Unfit> {

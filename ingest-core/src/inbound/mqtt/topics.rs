@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::codec::{CodecError, Publish, ReasonCode};
-use super::thingsboard;
-use crate::inbound::formats::shelly::ShellyTopic;
+use super::{firmware, thingsboard};
+use crate::inbound::formats::shelly::{self, ShellyTopic};
 use crate::inbound::formats::tasmota::TasmotaTopic;
 use crate::inbound::formats::zigbee2mqtt::ZigbeeTopic;
 
@@ -60,6 +60,8 @@ pub enum Topic<'a> {
     Tasmota(TasmotaTopic<'a>),
     Shelly(ShellyTopic<'a>),
     Zigbee(ZigbeeTopic<'a>),
+    /// A Shelly answers a command.
+    ShellyAnswer,
     Unknown,
 }
 
@@ -79,8 +81,10 @@ impl<'a> Topic<'a> {
 
 impl<'a> Topic<'a> {
     fn of_others(topic: &'a str) -> Self {
-        if topic == SENML {
-            return Self::Senml;
+        match topic {
+            SENML => return Self::Senml,
+            shelly::ANSWERS => return Self::ShellyAnswer,
+            _ => {}
         }
         let zigbee = || ZigbeeTopic::of(topic).map(Self::Zigbee);
         let tasmota = || TasmotaTopic::of(topic).map(Self::Tasmota);
@@ -97,7 +101,7 @@ impl<'a> Topic<'a> {
     pub fn is_mapped(&self) -> bool {
         matches!(
             self,
-            Self::Tasmota(TasmotaTopic::Values)
+            Self::Tasmota(TasmotaTopic::Values | TasmotaTopic::Answer { .. })
                 | Self::Shelly(ShellyTopic::Notification | ShellyTopic::Status { .. })
                 | Self::Unknown
         )
@@ -157,7 +161,7 @@ fn unescaped(level: &str) -> Cow<'_, str> {
 }
 
 /// What a device hears by a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Channel {
     /// Commands under their request ids.
     Commands,
@@ -165,6 +169,15 @@ pub enum Channel {
     Rpc {
         topic: &'static str,
     },
+    /// Commands under their names, which follow the base.
+    Tasmota {
+        base: Box<str>,
+    },
+    Shelly {
+        prefix: Box<str>,
+    },
+    /// Commands for the children of a gateway, and for itself.
+    Zigbee,
     /// Commands for the children of a gateway.
     GatewayRpc,
     /// What it is desired to be.
@@ -183,8 +196,15 @@ pub enum Channel {
 impl Channel {
     /// Does it bring commands of the device itself?
     #[must_use]
-    pub fn is_of_commands(self) -> bool {
-        matches!(self, Self::Commands | Self::Rpc { .. })
+    pub fn is_of_commands(&self) -> bool {
+        matches!(
+            self,
+            Self::Commands
+                | Self::Rpc { .. }
+                | Self::Tasmota { .. }
+                | Self::Shelly { .. }
+                | Self::Zigbee
+        )
     }
 }
 
@@ -195,7 +215,8 @@ impl Channel {
 pub fn channel_of(filter: &str) -> Result<Channel, ReasonCode> {
     if COMMAND_FILTERS.contains(&filter) {
         Ok(Channel::Commands)
-    } else if let Some(channel) = thingsboard::channel(filter) {
+    } else if let Some(channel) = thingsboard::channel(filter).or_else(|| firmware::channel(filter))
+    {
         Ok(channel)
     } else if !is_filter(filter) {
         Err(ReasonCode::TopicFilterInvalid)

@@ -3,8 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::event::msgpack::{write_array_len, write_str, write_uint};
-use crate::inbound::formats::FormatError;
+use crate::inbound::formats::{self, FormatError};
 
 /// The body of a RESULT frame that says what a response does.
 ///
@@ -13,22 +12,7 @@ use crate::inbound::formats::FormatError;
 pub fn result_body(request_id: &str, payload: &[u8]) -> Result<Vec<u8>, FormatError> {
     let text = std::str::from_utf8(payload)?;
     let answer = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-    result_body_of(request_id, answer)
-}
-
-fn result_body_of(request_id: &str, answer: Value) -> Result<Vec<u8>, FormatError> {
-    let data = match answer {
-        object @ Value::Object(_) => object,
-        other => json!({"value": other}),
-    };
-    let data = rmp_serde::to_vec(&data)?;
-    let mut body = Vec::with_capacity(data.len() + request_id.len() + 16);
-    write_array_len(&mut body, 4);
-    write_str(&mut body, request_id);
-    write_uint(&mut body, 0);
-    write_str(&mut body, "");
-    body.extend_from_slice(&data);
-    Ok(body)
+    formats::result_body(request_id, 0, "", answer)
 }
 
 /// What a request says. `params` is the JSON of a command's parameters.
@@ -78,7 +62,7 @@ impl GatewayResponse {
     /// # Errors
     /// No result can hold it.
     pub fn result_body(self, request_id: &str) -> Result<Vec<u8>, FormatError> {
-        result_body_of(request_id, self.data)
+        formats::result_body(request_id, 0, "", self.data)
     }
 }
 
