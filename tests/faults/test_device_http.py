@@ -290,6 +290,18 @@ async def test_a_connection_that_says_nothing_is_closed(new_core: NewCore) -> No
     writer.close()
 
 
+async def test_a_body_that_does_not_come_in_time_is_asked_for_again(new_core: NewCore, device: Credentials) -> None:
+    """Telegraf lets go of what is answered with 408."""
+    core = new_core(keepalive_s=1)
+    await core.started()
+    reader, writer = await asyncio.open_connection("127.0.0.1", core.device_http_port)
+    async with asyncio.timeout(20):
+        head = f"POST /api/v2/write HTTP/1.1\r\nHost: a\r\nAuthorization: Token {device.token}\r\nContent-Length: 9\r\n\r\n"
+        writer.write(head.encode() + b"a value")
+        assert await reader.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+    writer.close()
+
+
 @pytest.mark.timeout(180)
 async def test_a_core_killed_between_request_and_answer_stores_what_it_answered(
     new_core: NewCore, database: Database, device: Credentials

@@ -144,7 +144,8 @@ impl Dialect {
     pub fn no_body(self, error: &BodyError) -> Answer {
         let status = match error {
             BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            BodyError::Late => StatusCode::REQUEST_TIMEOUT,
+            // Telegraf lets go of what any other 4xx answers.
+            BodyError::Late => return self.not_now(&error.to_string()),
             BodyError::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             BodyError::Broken | BodyError::Gzip(_) => StatusCode::BAD_REQUEST,
         };
