@@ -81,7 +81,7 @@ async def test_commands_come_in_order_and_wait_for_a_subscription(
             assert states(heard.messages, "r-1") == ["SENT", "DELIVERED", "SUCCEEDED"]
 
 
-async def test_a_command_that_is_larger_than_the_device_takes_fails_and_others_do_not(
+async def test_a_command_that_is_larger_than_the_device_takes_is_rejected_and_others_are_not(
     shared_core: Core, caller: Caller, device: Credentials
 ) -> None:
     async with MqttPeer(shared_core.mqtt_port) as peer:
@@ -93,8 +93,8 @@ async def test_a_command_that_is_larger_than_the_device_takes_fails_and_others_d
         await until(lambda: peer.connacks, "CONNACK comes")
         await peer.subscribed()
         answer = await caller.ask("SendDeviceCommand", command(device, "large", params={"a": "x" * 400}))
-        assert (answer.state, answer.success) == (pb.FAILED, False)
-        assert "larger than the device takes" in answer.message
+        assert (answer.state, answer.success) == (pb.REJECTED, False)
+        assert answer.message.startswith("too_large: the command is larger than the device takes")
         asked = asyncio.create_task(caller.ask("SendDeviceCommand", command(device, "small")))
         await until(lambda: peer.messages, "the command comes")
         peer.publish({"status": 0}, "hse/v1/results/small")

@@ -9,15 +9,20 @@ from uuid import UUID
 
 import psycopg
 import pytest_asyncio
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.api.conftest import Client, api, api_database_url, app, built, parts, world
 from tests.api.world import World
-from tests.faults.conditions import until_in_thread
+from tests.faults.conditions import until, until_in_thread
 from tests.faults.conftest import knows, no_connection_is_left_open
 from tests.faults.core import Core
+from tests.faults.mqtt import MqttPeer
 from tests.faults.wire import Credentials, Message, Peer
 from tests.link.conftest import SECONDS_MAX, NewProcess
 from tests.link.node import TOKEN
+
+PARAMS = {"code": "482913", "seconds": 5}
 
 __all__ = ["api", "api_database_url", "app", "built", "no_connection_is_left_open", "parts", "world"]
 
@@ -44,13 +49,15 @@ async def lock(api: Client, world: World, core: Core) -> Credentials:
     return credentials
 
 
-async def send(api: Client, world: World, kind: str, *, wait: int = 0, timeout_seconds: int = 120) -> dict[str, Any]:
+async def send(
+    api: Client, world: World, kind: str, *, wait: int = 0, timeout_seconds: int = 120, params: object = PARAMS
+) -> dict[str, Any]:
     device_id = world.tenant.sites[0].device_id
     response = await api.post(
         f"/api/v1/devices/{device_id}/commands",
         headers=world.admin.headers,
         params={"wait": wait},
-        json={"type": kind, "params": {"code": "482913", "seconds": 5}, "timeout_seconds": timeout_seconds},
+        json={"type": kind, "params": params, "timeout_seconds": timeout_seconds},
     )
     assert response.is_success, response.text
     made: dict[str, Any] = response.json()
@@ -90,7 +97,7 @@ async def test_a_device_gets_a_command_and_who_waits_gets_its_answer(
         peer = await Peer.join(core.port, lock, form=form)
         calling = asyncio.create_task(send(api, world, "open_door", wait=30))
         command = await heard(peer)
-        assert (command["command_type"], command["params"]) == ("open_door", {"code": "482913", "seconds": 5})
+        assert (command["command_type"], command["params"]) == ("open_door", PARAMS)
         await peer.send("result", request_id=command["request_id"], status=0, data={"open": True})
         found = await calling
         assert (found["state"], found["status"], found["result"]) == ("succeeded", 0, {"open": True}), found
@@ -113,6 +120,29 @@ async def test_a_device_that_was_away_gets_its_queue_in_order_and_nothing_that_e
         await peer.send("result", request_id=command["request_id"], status=0 if one is not queued[1] else 4)
     states = [(await ended(api, world, one["id"]))["state"] for one in queued]
     assert states == ["succeeded", "failed", "succeeded"]
+
+
+async def test_what_is_too_large_for_a_device_fails_at_once_and_says_so(
+    api: Client, world: World, core: Core, lock: Credentials, new_process: NewProcess
+) -> None:
+    new_process()
+    peer = await Peer.join(core.port, lock)
+    found = await send(api, world, "draw", wait=30, timeout_seconds=3600, params={"picture": "x" * 10_000})
+    assert (found["state"], found["status"]) == ("failed", None), found
+    assert found["message"].startswith("invalid_command: the parameters have more than 8192 bytes")
+    await peer.close()
+    async with MqttPeer(core.mqtt_port) as mqtt:
+        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        limits.MaximumPacketSize = 400
+        mqtt.client.username_pw_set(str(lock.device_id), lock.token)
+        await asyncio.to_thread(mqtt.client.connect, "127.0.0.1", core.mqtt_port, properties=limits)
+        mqtt.client.loop_start()
+        await until(lambda: mqtt.connacks, "CONNACK comes")
+        await mqtt.subscribed()
+        found = await send(api, world, "draw", wait=30, timeout_seconds=3600, params={"picture": "x" * 500})
+        assert (found["state"], found["status"]) == ("failed", None), found
+        assert found["message"].startswith("too_large: the command is larger than the device takes")
+        assert not mqtt.messages
 
 
 async def test_an_answer_that_nobody_waited_for_comes_through_the_journal(

@@ -83,8 +83,8 @@ class _CommandStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandS
     REJECTED: _CommandState.ValueType  # 7
     """Nothing was sent, for what the message's first word says, a stable code:
     `unknown_device` or `queue_full`, which may be otherwise a moment later;
-    `invalid_command`, `deadline_passed`, `through_gateway`, `without_token` or
-    `disabled_device`, which will not.
+    `invalid_command`, `too_large` for the device, `deadline_passed`,
+    `through_gateway`, `without_token` or `disabled_device`, which will not.
     """
 
 class CommandState(_CommandState, metaclass=_CommandStateEnumTypeWrapper):
@@ -110,8 +110,8 @@ TIMED_OUT: CommandState.ValueType  # 6
 REJECTED: CommandState.ValueType  # 7
 """Nothing was sent, for what the message's first word says, a stable code:
 `unknown_device` or `queue_full`, which may be otherwise a moment later;
-`invalid_command`, `deadline_passed`, `through_gateway`, `without_token` or
-`disabled_device`, which will not.
+`invalid_command`, `too_large` for the device, `deadline_passed`,
+`through_gateway`, `without_token` or `disabled_device`, which will not.
 """
 Global___CommandState: _TypeAlias = CommandState  # noqa: Y015
 

@@ -367,6 +367,12 @@ impl CommandLink {
         }
     }
 
+    /// Is there a command to be written?
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        !lock(&self.link.state).unwritten.is_empty()
+    }
+
     /// A command to be written, if there is one.
     #[must_use]
     pub fn try_next(&self) -> Option<Command> {
@@ -387,11 +393,19 @@ impl CommandLink {
         }
     }
 
-    /// The command cannot be written to this connection, whatever comes.
+    /// The command came to nothing that is known of, and may be tried again.
     pub fn refuse(&self, request_id: &Arc<str>, message: &str) {
+        self.end_as(CommandState::Failed, request_id, message);
+    }
+
+    /// Nothing of the command was written, and nothing of it ever will be. `message` begins with a stable code.
+    pub fn reject(&self, request_id: &Arc<str>, message: &str) {
+        self.end_as(CommandState::Rejected, request_id, message);
+    }
+
+    fn end_as(&self, state: CommandState, request_id: &Arc<str>, message: &str) {
         let taken = lock(&self.link.state).remove(request_id, |_| true);
         if let Some(waiting) = taken {
-            let state = CommandState::Failed;
             let end = Progress::new(self.link.device_id, request_id, state, message);
             self.commands.end(&self.link, waiting, end);
         }

@@ -1,7 +1,8 @@
 //! `SendDeviceCommand` and `SendDeviceCommands`: from the wire to the table of what waits, and back.
 //!
 //! The message of a rejected command begins with a stable code: `unknown_device` and `queue_full` may be otherwise a moment
-//! later; `invalid_command`, `deadline_passed`, `through_gateway`, `without_token` and `disabled_device` will not.
+//! later; `invalid_command`, `too_large` (for the device, as it is connected), `deadline_passed`, `through_gateway`, `without_token`
+//! and `disabled_device` will not.
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;

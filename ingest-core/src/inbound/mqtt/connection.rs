@@ -14,7 +14,7 @@ use super::codec::{
     Packet, Publish, Qos, ReasonCode, Version, decode, split, write_connack, write_disconnect,
     write_pingresp,
 };
-use super::deliveries::Deliveries;
+use super::deliveries::{Deliveries, NotSent};
 use super::dialogue::{Dialogue, Said};
 use super::end::{End, internal, not_kept, protocol_error, say_end, shutting_down};
 use super::greeting::{Connected, Greeted, OwnedWill, Refused, greet};
@@ -408,8 +408,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let mut next = Some(first);
         while let Some(command) = next {
             let out = &mut self.socket.outgoing;
-            if let Err(not_sent) = self.deliveries.queue(out, &command, &child_name) {
-                self.commands.refuse(&command.request_id, not_sent.as_str());
+            match self.deliveries.queue(out, &command, &child_name) {
+                Ok(()) => {}
+                Err(why @ NotSent::TooLarge) => {
+                    self.commands.reject(&command.request_id, why.as_str());
+                }
+                // It may hear otherwise later on.
+                Err(why @ (NotSent::NotForChild | NotSent::NoSuchChild | NotSent::NoTopic)) => {
+                    self.commands.refuse(&command.request_id, why.as_str());
+                }
             }
             let has_room = self.deliveries.has_room();
             next = has_room.then(|| self.commands.try_next()).flatten();

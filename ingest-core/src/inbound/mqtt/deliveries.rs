@@ -60,7 +60,9 @@ impl NotSent {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::TooLarge => "the command is larger than the device takes; nothing was written",
+            Self::TooLarge => {
+                "too_large: the command is larger than the device takes; nothing was written"
+            }
             Self::NotForChild => {
                 "the gateway hears commands for its children alone, and this one names none by device_id; nothing was written"
             }

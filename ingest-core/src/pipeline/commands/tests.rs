@@ -99,6 +99,23 @@ fn a_command_is_sent_delivered_and_done() {
 }
 
 #[test]
+fn what_will_never_be_written_is_rejected_and_so_it_stays() {
+    let commands = commands();
+    let link = connect(&commands, DEVICE);
+    let mut caller = Caller::new();
+    caller.send(&commands, "a").unwrap();
+    assert!(link.has_next());
+    let taken = link.try_next().unwrap();
+    assert!(!link.has_next());
+    link.reject(&taken.request_id, "too_large: more than it takes");
+    let expected = [CommandState::Sent, CommandState::Rejected];
+    assert_eq!(caller.states_of_one(), expected);
+    assert_eq!(commands.num_waiting(), 0);
+    caller.send(&commands, "a").unwrap();
+    assert_eq!(caller.states_of_one(), [CommandState::Rejected]);
+}
+
+#[test]
 fn commands_are_written_in_the_order_in_which_they_came() {
     let commands = commands();
     let link = connect(&commands, DEVICE);
