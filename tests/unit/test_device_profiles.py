@@ -251,6 +251,11 @@ def test_a_point_that_cannot_be_is_refused(wrong: object, field: str, told: str)
         (register(writable=1), "format.registers[0].writable", "true or false"),
         (register(byte_order="ABCD"), "format.registers[0].byte_order", "big, little"),
         (register(deadband=-1), "format.registers[0].deadband", "in W"),
+        (register(deadband=float("nan")), "format.registers[0].deadband", "a number between"),
+        (register(scale=0), "format.registers[0].scale", "not 0"),
+        (register(scale=float("inf")), "format.registers[0].scale", "a number between"),
+        (register(offset=float("nan")), "format.registers[0].offset", "a number between"),
+        ({**register(), "registers": [{}] * 10_000}, "format.registers", "500 entries at most"),
     ],
 )
 def test_a_format_that_cannot_be_is_refused(wrong: object, field: str, told: str) -> None:

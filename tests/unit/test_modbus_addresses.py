@@ -67,6 +67,7 @@ def test_a_host_that_is_no_device_is_refused(host: str) -> None:
         ({"port": 65_536}, "port"),
         ({"port": "502"}, "port"),
         ({"unit_id": 256}, "unit_id"),
+        ({"unit_id": 0, "framing": "rtu_over_tcp"}, "unit_id"),
         ({"unit": 7}, "unit"),
         ({"framing": "rtu"}, "framing"),
         ({"host": None}, "host"),

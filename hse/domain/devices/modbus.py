@@ -87,11 +87,14 @@ def checked_address(given: object) -> dict[str, object]:
     connects must look at that again.
     """
     entry = entry_of("modbus", given, ADDRESS_FIELDS)
+    unit_id, framing = entry.whole("unit_id", 0, 255, default=1), entry.choice("framing", FRAMINGS, default="tcp")
+    if unit_id == 0 and framing == "rtu_over_tcp":
+        raise entry.refuse("unit_id", "0 is for all slaves of a serial line at once, and none answers: name one")
     return {
         "host": _host(entry),
         "port": entry.whole("port", 1, 65_535, default=502),
-        "unit_id": entry.whole("unit_id", 0, 255, default=1),
-        "framing": entry.choice("framing", FRAMINGS, default="tcp"),
+        "unit_id": unit_id,
+        "framing": framing,
     }
 
 
