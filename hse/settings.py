@@ -9,7 +9,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,7 +134,7 @@ class Settings:
     keepalive_s: int = _setting(60, minimum=1)
 
     modbus_timeout_ms: int = _setting(1000, minimum=50, maximum=10_000)
-    modbus_local_allowed: bool = _setting(False)
+    modbus_networks: tuple[str, ...] = _setting(())
     modbus_lease_s: int = _setting(30, minimum=3, maximum=600)
 
     live_ring_bytes_max: int = _setting(64 * MEBIBYTE, minimum=MEBIBYTE)
@@ -302,6 +302,11 @@ def _contradictions(settings: Settings) -> list[str]:
         found += [
             f"{variable_of(name)}: {origin!r} is no origin, such as https://console.example.com" for origin in wrong
         ]
+    found += [
+        f"HSE_MODBUS_NETWORKS: {network!r} is no network, such as 10.20.0.0/16"
+        for network in settings.modbus_networks
+        if not _is_network(network)
+    ]
     return found + _ports_used_twice(settings)
 
 
@@ -336,6 +341,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return "/" in text
 
 
 def _ports_used_twice(settings: Settings) -> list[str]:

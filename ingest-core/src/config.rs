@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -64,6 +65,12 @@ pub const MODBUS_RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 pub const MODBUS_FAILURES_MAX: u32 = 3;
 /// Of a line that devices share, those that do not answer take one part in this many.
 pub const MODBUS_SILENT_SHARE: u32 = 10;
+/// Where others wait, a device that does not answer is asked for so long at least; with less it is not worth the connection.
+pub const MODBUS_PROBE_MIN: Duration = Duration::from_millis(50);
+/// It waits so long for the room that it needs between the others.
+pub const MODBUS_PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// After so long it is given `modbus_timeout_ms`, whoever waits.
+pub const MODBUS_PROBE_FULL_EVERY: Duration = Duration::from_secs(300);
 /// A polled device that has connected by itself is looked at again after this long.
 pub const MODBUS_SPOKEN_FOR_RETRY: Duration = Duration::from_secs(60);
 /// Others on its line wait no longer than this for a device's older connection to end.
@@ -215,10 +222,10 @@ pub struct Config {
     /// How long a polled device may take to answer a request. Default 1000 ms, 50 to 10 000.
     #[serde(default = "defaults::modbus_timeout_ms")]
     pub modbus_timeout_ms: u64,
-    /// May a polled device be this machine, or on its link? Off by default: who may register devices could otherwise have
-    /// this node talk to what listens there for itself alone.
+    /// Where polled devices may be. None by default, so none is polled: who may register devices could otherwise have this
+    /// node talk to whatever it can reach.
     #[serde(default)]
-    pub modbus_local_allowed: bool,
+    pub modbus_networks: Vec<IpNet>,
     /// Another node polls what this one did after so long without a word from it. Default 30 s, 3 to 600.
     #[serde(default = "defaults::modbus_lease_s")]
     pub modbus_lease_s: u64,
@@ -258,6 +265,9 @@ pub struct ConfigError {
     pub mistakes: Vec<String>,
 }
 
+/// What must hold, and the sentence that says so.
+type Rule = (bool, &'static str);
+
 impl Config {
     /// Reads and checks the settings.
     ///
@@ -267,7 +277,14 @@ impl Config {
         let config: Self = serde_json::from_str(json).map_err(|error| ConfigError {
             mistakes: vec![error.to_string()],
         })?;
-        let mistakes = [config.mistakes(), config.mistakes_of_polling()].concat();
+        let rules = (config.rules().into_iter())
+            .chain(config.rules_of_certificates())
+            .chain(config.rules_of_control_plane())
+            .chain(config.rules_of_polling());
+        let mistakes: Vec<_> = rules
+            .filter(|(holds, _)| !holds)
+            .map(|(_, sentence)| sentence.to_owned())
+            .collect();
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -275,125 +292,113 @@ impl Config {
         }
     }
 
-    fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut must = |holds: bool, sentence: &str| {
-            if !holds {
-                mistakes.push(sentence.to_owned());
-            }
-        };
-        must(
-            (1..=LANES_MAX).contains(&self.lanes),
-            "lanes must be 1 to 64",
-        );
-        must(
-            (1 << 20..=1 << 30).contains(&self.journal_segment_bytes)
-                && self.journal_segment_bytes.is_multiple_of(4096),
-            "journal_segment_bytes must be a multiple of 4096 from 1 MiB to 1 GiB",
-        );
-        must(
-            self.journal_bytes_max >= self.journal_segment_bytes.saturating_mul(4),
-            "journal_bytes_max must be at least four times journal_segment_bytes",
-        );
-        must(
-            u64::from(self.frame_bytes_max) <= self.journal_segment_bytes / 4
-                && self.frame_bytes_max >= 4096,
-            "frame_bytes_max must be 4096 to a quarter of journal_segment_bytes",
-        );
-        must(
-            (1..=1_000_000).contains(&self.batch_rows_max),
-            "batch_rows_max must be 1 to 1000000",
-        );
-        must(
-            self.batch_bytes_max >= 1 << 20,
-            "batch_bytes_max must be at least 1 MiB",
-        );
-        must(
-            (1..=5000).contains(&self.batch_age_ms_max),
-            "batch_age_ms_max must be 1 to 5000",
-        );
-        must(
-            self.connections_max >= 1,
-            "connections_max must be at least 1",
-        );
-        must(
-            self.connections_per_address_max >= 1,
-            "connections_per_address_max must be at least 1",
-        );
-        must(
-            (1..=4096).contains(&self.inflight_frames_max),
-            "inflight_frames_max must be 1 to 4096",
-        );
-        must(
-            (1..=300).contains(&self.hello_timeout_s),
-            "hello_timeout_s must be 1 to 300",
-        );
-        must(
-            (1..=3600).contains(&self.keepalive_s),
-            "keepalive_s must be 1 to 3600",
-        );
-        must(
-            self.live_ring_bytes_max >= 1 << 20,
-            "live_ring_bytes_max must be at least 1 MiB",
-        );
-        must(
-            (1..=36_500).contains(&self.retention_days),
-            "retention_days must be 1 to 36500",
-        );
-        mistakes.extend(self.mistakes_of_certificates());
-        mistakes.extend(self.mistakes_of_control_plane());
-        mistakes
+    fn rules(&self) -> [Rule; 14] {
+        [
+            (
+                (1..=LANES_MAX).contains(&self.lanes),
+                "lanes must be 1 to 64",
+            ),
+            (
+                (1 << 20..=1 << 30).contains(&self.journal_segment_bytes)
+                    && self.journal_segment_bytes.is_multiple_of(4096),
+                "journal_segment_bytes must be a multiple of 4096 from 1 MiB to 1 GiB",
+            ),
+            (
+                self.journal_bytes_max >= self.journal_segment_bytes.saturating_mul(4),
+                "journal_bytes_max must be at least four times journal_segment_bytes",
+            ),
+            (
+                u64::from(self.frame_bytes_max) <= self.journal_segment_bytes / 4
+                    && self.frame_bytes_max >= 4096,
+                "frame_bytes_max must be 4096 to a quarter of journal_segment_bytes",
+            ),
+            (
+                (1..=1_000_000).contains(&self.batch_rows_max),
+                "batch_rows_max must be 1 to 1000000",
+            ),
+            (
+                self.batch_bytes_max >= 1 << 20,
+                "batch_bytes_max must be at least 1 MiB",
+            ),
+            (
+                (1..=5000).contains(&self.batch_age_ms_max),
+                "batch_age_ms_max must be 1 to 5000",
+            ),
+            (
+                self.connections_max >= 1,
+                "connections_max must be at least 1",
+            ),
+            (
+                self.connections_per_address_max >= 1,
+                "connections_per_address_max must be at least 1",
+            ),
+            (
+                (1..=4096).contains(&self.inflight_frames_max),
+                "inflight_frames_max must be 1 to 4096",
+            ),
+            (
+                (1..=300).contains(&self.hello_timeout_s),
+                "hello_timeout_s must be 1 to 300",
+            ),
+            (
+                (1..=3600).contains(&self.keepalive_s),
+                "keepalive_s must be 1 to 3600",
+            ),
+            (
+                self.live_ring_bytes_max >= 1 << 20,
+                "live_ring_bytes_max must be at least 1 MiB",
+            ),
+            (
+                (1..=36_500).contains(&self.retention_days),
+                "retention_days must be 1 to 36500",
+            ),
+        ]
     }
 
-    fn mistakes_of_certificates(&self) -> Vec<String> {
-        let of_broker = (
-            &self.broker_client_certificate_path,
-            &self.broker_client_key_path,
-        );
-        let of_control_plane = (&self.grpc_tls_certificate_path, &self.grpc_tls_key_path);
-        let pairs = [
-            ("tls_", (&self.tls_certificate_path, &self.tls_key_path)),
-            ("broker_client_", of_broker),
-            ("grpc_tls_", of_control_plane),
-        ];
-        let halves = pairs
-            .into_iter()
-            .filter(|(_, (certificate, key))| certificate.is_some() != key.is_some());
-        let sentence = |of: &str| {
-            format!("{of}certificate_path and {of}key_path go together: set both or neither")
-        };
-        halves.map(|(of, _)| sentence(of)).collect()
+    fn rules_of_certificates(&self) -> [Rule; 3] {
+        [
+            (
+                self.tls_certificate_path.is_some() == self.tls_key_path.is_some(),
+                "tls_certificate_path and tls_key_path go together: set both or neither",
+            ),
+            (
+                self.broker_client_certificate_path.is_some()
+                    == self.broker_client_key_path.is_some(),
+                "broker_client_certificate_path and broker_client_key_path go together: set both or neither",
+            ),
+            (
+                self.grpc_tls_certificate_path.is_some() == self.grpc_tls_key_path.is_some(),
+                "grpc_tls_certificate_path and grpc_tls_key_path go together: set both or neither",
+            ),
+        ]
     }
 
-    fn mistakes_of_polling(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        if !(50..=10_000).contains(&self.modbus_timeout_ms) {
-            mistakes.push("modbus_timeout_ms must be 50 to 10000".to_owned());
-        }
-        if !(3..=600).contains(&self.modbus_lease_s) {
-            mistakes.push("modbus_lease_s must be 3 to 600".to_owned());
-        }
-        mistakes
+    fn rules_of_control_plane(&self) -> [Rule; 2] {
+        [
+            (
+                self.grpc_client_ca_path.is_none() || self.grpc_tls_certificate_path.is_some(),
+                "grpc_client_ca_path needs grpc_tls_certificate_path and grpc_tls_key_path",
+            ),
+            (
+                self.service_token
+                    .as_ref()
+                    .is_none_or(|token| token.reveal().chars().count() >= SERVICE_TOKEN_CHARS_MIN),
+                "service_token must have at least 32 characters",
+            ),
+        ]
     }
 
-    fn mistakes_of_control_plane(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut must = |holds: bool, sentence: &str| {
-            if !holds {
-                mistakes.push(sentence.to_owned());
-            }
-        };
-        must(
-            self.grpc_client_ca_path.is_none() || self.grpc_tls_certificate_path.is_some(),
-            "grpc_client_ca_path needs grpc_tls_certificate_path and grpc_tls_key_path",
-        );
-        must(
-            self.service_token
-                .as_ref()
-                .is_none_or(|token| token.reveal().chars().count() >= SERVICE_TOKEN_CHARS_MIN),
-            "service_token must have at least 32 characters",
-        );
-        mistakes
+    fn rules_of_polling(&self) -> [Rule; 2] {
+        [
+            (
+                (50..=10_000).contains(&self.modbus_timeout_ms),
+                "modbus_timeout_ms must be 50 to 10000",
+            ),
+            (
+                (3..=600).contains(&self.modbus_lease_s),
+                "modbus_lease_s must be 3 to 600",
+            ),
+        ]
     }
 
     /// How others reach the control plane's port, which is bound at `port`.

@@ -20,7 +20,7 @@ from tests.faults.database import Database
 from tests.faults.wire import Credentials
 
 # A core that may connect to this machine, and does not wait long for a slave.
-LOCAL = {"modbus_local_allowed": True, "modbus_timeout_ms": 400}
+LOCAL = {"modbus_networks": "127.0.0.0/8", "modbus_timeout_ms": 400}
 NUM_WORDS = 200
 BIT_FUNCTIONS = (1, 2, 5, 15)
 WRITING_FUNCTIONS = (5, 6, 15, 16)

@@ -65,6 +65,15 @@ def test_the_ingest_configuration_holds_the_cores_names_only() -> None:
     assert "tls_key_path" not in config
 
 
+def test_nobody_is_polled_but_in_networks_that_are_named() -> None:
+    assert json.loads(read_settings(ENOUGH).ingest_config_json())["modbus_networks"] == []
+    named = read_settings(ENOUGH | {"HSE_MODBUS_NETWORKS": "10.20.0.0/16, fd00:20::/32"})
+    assert json.loads(named.ingest_config_json())["modbus_networks"] == ["10.20.0.0/16", "fd00:20::/32"]
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"HSE_MODBUS_NETWORKS": "10.20.0.0/16, 10.20.0.1/16, 10.0.0.1, meters, 10.0.0.0/33"})
+    assert len(caught.value.mistakes) == 4
+
+
 def test_what_secures_the_port_of_the_control_plane_is_checked_and_not_shown(tmp_path: Path) -> None:
     token = "0123456789abcdef0123456789abcdef"
     settings = read_settings(ENOUGH | {"HSE_SERVICE_TOKEN": token})

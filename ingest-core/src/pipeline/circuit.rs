@@ -56,10 +56,12 @@ pub struct Circuit {
     delays: ExponentialBackoff,
 }
 
-fn delays() -> ExponentialBackoff {
+/// Waits between attempts: they grow to `max`, with jitter, and never end.
+#[must_use]
+pub fn delays(min: Duration, max: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
-        .with_min_delay(DELAY_MIN)
-        .with_max_delay(DELAY_MAX)
+        .with_min_delay(min)
+        .with_max_delay(max)
         .with_jitter()
         .without_max_times()
         .build()
@@ -70,7 +72,7 @@ impl Circuit {
     pub fn new(state: Arc<CircuitState>) -> Self {
         Self {
             state,
-            delays: delays(),
+            delays: delays(DELAY_MIN, DELAY_MAX),
         }
     }
 
@@ -85,7 +87,7 @@ impl Circuit {
 
     /// The other side answered.
     pub fn close(&mut self) {
-        self.delays = delays();
+        self.delays = delays(DELAY_MIN, DELAY_MAX);
         self.show(State::Closed);
     }
 

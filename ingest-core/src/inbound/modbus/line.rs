@@ -1,8 +1,8 @@
 //! One endpoint with its slaves: a connection that they share, and one request on it at a time.
 //!
 //! **Invariants.**
-//! - Slaves that do not answer take at most one part in `MODBUS_SILENT_SHARE` of a line that others share with them, whatever
-//!   their number.
+//! - Slaves that do not answer take what the others leave (see `turn`).
+//! - A command is sent to a slave that answered when it was asked last.
 //! - What is told is in the journal's queue; what the journal gave back is told again.
 //! - A command whose writing was begun is answered before the line ends.
 
@@ -16,12 +16,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::endpoint::{CallError, ConnectError, Endpoint};
-use super::link::{Failure, Link, Repeat};
-use super::slave::{NotRead, Polled, Slave, ask_for};
+use super::endpoint::{ConnectError, Endpoint};
+use super::link::{Failure, Link};
+use super::networks::Networks;
+use super::slave::{NotRead, Slave, Voice, ask_for};
 use super::telling::{NotUnderstood, Reading};
+use super::turn::{self, Asking, Next};
 use super::writing::{self, ILLEGAL_FUNCTION, STATUS_REFUSED, Write};
-use crate::config::{MODBUS_SILENT_SHARE, MODBUS_SPOKEN_FOR_RETRY};
+use crate::config::MODBUS_SPOKEN_FOR_RETRY;
 use crate::frame::{CommandResult, Events};
 use crate::inbound::awaited::Awaited;
 use crate::journal::AppendError;
@@ -51,7 +53,7 @@ pub struct Line {
     wake: Arc<Notify>,
     pending: VecDeque<Pending>,
     /// Slaves that did not answer have had their share of the line until then.
-    silent_wait_until: Instant,
+    silent_from: Instant,
     is_away: bool,
 }
 
@@ -63,7 +65,8 @@ impl Line {
     pub fn new(node: &Arc<Node>, endpoint: Endpoint, devices: &[PolledDevice]) -> Self {
         let config = &node.config;
         let reply_timeout = Duration::from_millis(config.modbus_timeout_ms);
-        let link = Link::new(endpoint.clone(), config.modbus_local_allowed, reply_timeout);
+        let networks = Networks::new(config.modbus_networks.clone());
+        let link = Link::new(endpoint.clone(), networks, reply_timeout);
         let slaves = devices.iter().filter_map(|device| Slave::new(node, device));
         Self {
             slaves: slaves.collect(),
@@ -72,7 +75,7 @@ impl Line {
             link,
             wake: Arc::default(),
             pending: VecDeque::new(),
-            silent_wait_until: Instant::now(),
+            silent_from: Instant::now(),
             is_away: false,
         }
     }
@@ -96,40 +99,42 @@ impl Line {
             if let Some((slave, command)) = self.next_command() {
                 self.write(slave, &command).await;
             }
-            let Some((slave, due)) = self.next_due() else {
-                stop.cancelled().await;
-                return Ok(());
-            };
             let has_room = self.pending.len() < self.node.config.inflight_frames_max;
-            if has_room && due <= Instant::now() {
-                // A poll that is given up leaves nothing behind: its connection goes with it.
-                let _ = stop.run_until_cancelled(self.poll(slave)).await;
-                continue;
-            }
+            let until = match self.next() {
+                Next::Nobody => {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+                Next::Ask { place, asking } if has_room => {
+                    // A poll that is given up leaves nothing behind: its connection goes with it.
+                    let _ = stop.run_until_cancelled(self.poll(place, asking)).await;
+                    continue;
+                }
+                Next::Ask { .. } => Instant::now(),
+                Next::Wait { until } => until,
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.wake.notified() => {}
                 outcome = first_outcome(&mut self.pending) => self.settle(outcome)?,
-                () = sleep_until(due), if has_room => {}
+                () = sleep_until(until), if has_room => {}
             }
         }
         Ok(())
     }
 
-    /// The slave that is asked next, and when.
-    fn next_due(&self) -> Option<(usize, Instant)> {
-        let due = |slave: &Slave| match slave.is_silent() {
-            true => slave.due.max(self.silent_wait_until),
-            false => slave.due,
-        };
-        let slaves = self.slaves.iter().enumerate();
-        let (place, due) = slaves
-            .map(|(place, slave)| (place, due(slave)))
-            .min_by_key(|(_, due)| *due)?;
-        Some((place, due.max(self.link.next_attempt())))
+    fn next(&self) -> Next {
+        let (now, next_attempt) = (Instant::now(), self.link.next_attempt());
+        if next_attempt > now && !self.slaves.is_empty() {
+            return Next::Wait {
+                until: next_attempt,
+            };
+        }
+        let turns = self.slaves.iter().map(|slave| &slave.turn);
+        turn::next(turns, self.silent_from, self.link.reply_timeout(), now)
     }
 
-    async fn poll(&mut self, place: usize) {
+    async fn poll(&mut self, place: usize, asking: Asking) {
         let Some(slave) = self.slaves.get_mut(place) else {
             return;
         };
@@ -138,15 +143,15 @@ impl Line {
             slave.voice.is_none() && self.node.commands.peer_of(slave.device_id).is_some();
         if is_spoken_for {
             debug!(device_id = %slave.device_id, "not polled: the device is connected by itself");
-            slave.due = begun + MODBUS_SPOKEN_FOR_RETRY;
+            slave.turn.due = begun + MODBUS_SPOKEN_FOR_RETRY;
             return;
         }
-        if !slave.is_silent() && !self.is_away {
-            let late = begun.saturating_duration_since(slave.due);
+        if !slave.turn.is_silent() && !self.is_away {
+            let late = begun.saturating_duration_since(slave.turn.due);
             metrics.modbus_lateness.observe(late.as_secs_f64());
         }
-        slave.schedule(begun);
-        let polled = slave.ask(&mut self.link).await;
+        slave.turn.begin(asking, begun);
+        let polled = slave.ask(&mut self.link, asking).await;
         let kind = match &polled.failure {
             None => "answered",
             Some(NotRead::Failed(Failure::NotConnected(_))) => "not_connected",
@@ -154,14 +159,13 @@ impl Line {
         };
         metrics.modbus_polls.get_or_create(&Kind { kind }).inc();
         match &polled.failure {
-            None => self.note_answer(place).await,
-            Some(NotRead::Failed(Failure::NotConnected(error))) => self.note_away(error),
-            Some(failure) => self.note_silence(place, failure, begun.elapsed()),
+            None => self.note_answer(place, begun.elapsed()).await,
+            Some(failure) => self.note_failure(place, failure, begun.elapsed()),
         }
-        self.tell(place, &polled);
+        self.tell(place, &polled.readings);
     }
 
-    async fn note_answer(&mut self, place: usize) {
+    async fn note_answer(&mut self, place: usize, taken: Duration) {
         if std::mem::take(&mut self.is_away) {
             info!(
                 host = self.endpoint.host,
@@ -178,7 +182,7 @@ impl Line {
             Framing::RtuOverTcp => Protocol::ModbusRtuOverTcp,
         };
         let address = connection.peer;
-        slave.note_answer();
+        slave.turn.note_answer(taken);
         slave
             .speak(&self.node, Peer { address, protocol }, &self.wake)
             .await;
@@ -197,7 +201,11 @@ impl Line {
         }
     }
 
-    fn note_silence(&mut self, place: usize, failure: &NotRead, taken: Duration) {
+    fn note_failure(&mut self, place: usize, failure: &NotRead, taken: Duration) {
+        if let NotRead::Failed(Failure::NotConnected(error)) = failure {
+            self.note_away(error);
+            return;
+        }
         let is_shared = self.slaves.len() > 1;
         let Some(slave) = self.slaves.get_mut(place) else {
             return;
@@ -206,15 +214,15 @@ impl Line {
         slave.note_failure(now);
         debug!(device_id = %slave.device_id, unit_id = slave.unit_id, %failure, "polled device does not answer");
         if is_shared {
-            self.silent_wait_until = now + taken * (MODBUS_SILENT_SHARE - 1);
+            self.silent_from = turn::silent_from(taken, now);
         }
     }
 
-    fn tell(&mut self, place: usize, polled: &Polled) {
+    fn tell(&mut self, place: usize, readings: &[(usize, Reading)]) {
         let Some(slave) = self.slaves.get_mut(place) else {
             return;
         };
-        let telling = (slave.teller).tell(&slave.format, &polled.readings, now_us());
+        let telling = (slave.teller).tell(&slave.format, readings, now_us());
         let mut queued = Vec::new();
         let mut refused = None;
         if telling.num_events > 0 {
@@ -247,10 +255,9 @@ impl Line {
         }
     }
 
-    fn next_command(&self) -> Option<(usize, Command)> {
-        let mut voices = (self.slaves.iter().enumerate())
-            .filter_map(|(place, slave)| Some((place, slave.voice.as_ref()?)));
-        let command = voices.find_map(|(place, voice)| Some((place, voice.commands.try_next()?)));
+    fn next_command(&mut self) -> Option<(usize, Command)> {
+        let mut slaves = self.slaves.iter_mut().enumerate();
+        let command = slaves.find_map(|(place, slave)| Some((place, slave.next_command()?)));
         if command.is_some() {
             // There may be more.
             self.wake.notify_one();
@@ -259,28 +266,35 @@ impl Line {
     }
 
     async fn write(&mut self, place: usize, command: &Command) {
-        let Some(slave) = self.slaves.get_mut(place) else {
+        let Some(slave) = self.slaves.get(place) else {
             return;
         };
-        let format = Arc::clone(&slave.format);
-        let unit_id = slave.unit_id;
+        let (format, unit_id, begun) = (Arc::clone(&slave.format), slave.unit_id, Instant::now());
         let written = match Write::of(&format, command) {
             Ok(write) => write_and_read_back(&mut self.link, unit_id, &write).await,
-            Err(refused) => Ok((writing::Outcome::refused(&refused), Vec::new())),
+            Err(refused) => Ok(Written::nothing(writing::Outcome::refused(&refused))),
         };
-        let Some(slave) = self.slaves.get_mut(place) else {
-            return;
-        };
-        let Some(voice) = &slave.voice else {
-            return;
-        };
-        let (outcome, readings) = match written {
-            Ok(written) => written,
-            Err(unknown) => {
-                let message = unknown.to_string();
-                voice.commands.refuse(&command.request_id, &message);
-                return;
+        let failure = match written {
+            Ok(written) => {
+                self.note_end(place, command, &written.outcome);
+                self.tell(place, &written.readings);
+                written.failure
             }
+            Err(failure) => {
+                if let Some(voice) = self.voice_of(place) {
+                    (voice.commands).refuse(&command.request_id, &no_end(&failure));
+                }
+                Some(failure.into())
+            }
+        };
+        if let Some(failure) = failure {
+            self.note_failure(place, &failure, begun.elapsed());
+        }
+    }
+
+    fn note_end(&mut self, place: usize, command: &Command, outcome: &writing::Outcome) {
+        let Some(voice) = self.voice_of(place) else {
+            return;
         };
         let is_written = outcome.status != STATUS_REFUSED;
         if is_written {
@@ -297,18 +311,15 @@ impl Line {
             true => voice.commands.complete(&outcome),
             false => voice.commands.answer_unwritten(&outcome),
         });
-        let kept = (self.node).keep_result(slave.device_id, outcome, is_awaited);
+        let kept = (self.node).keep_result(command.device_id, outcome, is_awaited);
         self.pending.extend(kept.map(|queued| Pending {
             slave: place,
             awaited: Awaited::Result(queued),
         }));
-        self.tell(
-            place,
-            &Polled {
-                readings,
-                failure: None,
-            },
-        );
+    }
+
+    fn voice_of(&self, place: usize) -> Option<&Voice> {
+        self.slaves.get(place)?.voice.as_ref()
     }
 
     fn settle_decided(&mut self) -> Result<(), JournalGone> {
@@ -345,50 +356,59 @@ impl Line {
     }
 }
 
-/// A write of which the device has told no end.
-#[derive(Debug, thiserror::Error)]
-enum NoEnd {
-    #[error("{0}; nothing was written")]
-    NotConnected(ConnectError),
-    #[error("{0}; the device may have done it")]
-    NoAnswer(CallError),
+/// What the device answered to a write.
+struct Written {
+    outcome: writing::Outcome,
+    readings: Vec<(usize, Reading)>,
+    /// Why it was not read back.
+    failure: Option<NotRead>,
 }
 
-impl From<Failure> for NoEnd {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NotConnected(error) => Self::NotConnected(error),
-            Failure::NoAnswer(error) => Self::NoAnswer(error),
+impl Written {
+    fn nothing(outcome: writing::Outcome) -> Self {
+        Self {
+            outcome,
+            readings: Vec::new(),
+            failure: None,
         }
     }
 }
 
-type Readings = Vec<(usize, Reading)>;
-
-/// A write is sent once: nobody knows what a device makes of the second.
 async fn write_and_read_back(
     link: &mut Link,
     unit_id: u8,
     write: &Write<'_>,
-) -> Result<(writing::Outcome, Readings), NoEnd> {
+) -> Result<Written, Failure> {
     let mut answer = link
-        .call(unit_id, write.request(false), Repeat::Never)
+        .call(unit_id, write.request(false), Asking::Write)
         .await?;
     if answer == Err(ILLEGAL_FUNCTION) && write.has_alternative() {
         answer = link
-            .call(unit_id, write.request(true), Repeat::Never)
+            .call(unit_id, write.request(true), Asking::Write)
             .await?;
     }
     if let Err(code) = answer {
-        return Ok((write.refused(code), Vec::new()));
+        return Ok(Written::nothing(write.refused(code)));
     }
-    let found = match ask_for(link, unit_id, &write.read_back()).await {
-        Ok(Ok(words)) => Some(words),
-        Ok(Err(_)) | Err(_) => None,
+    let (found, failure) = match ask_for(link, unit_id, &write.read_back(), Asking::Poll).await {
+        Ok(answer) => (answer.ok(), None),
+        Err(failure) => (None, Some(failure)),
     };
     let outcome = write.done(found.as_deref());
     let readings = found.map(|words| (write.place, Reading::Words(words)));
-    Ok((outcome, readings.into_iter().collect()))
+    Ok(Written {
+        outcome,
+        readings: readings.into_iter().collect(),
+        failure,
+    })
+}
+
+/// What is known of a write of which the device has told no end.
+fn no_end(failure: &Failure) -> String {
+    match failure {
+        Failure::NotConnected(error) => format!("{error}; nothing was written"),
+        Failure::NoAnswer(error) => format!("{error}; the device may have done it"),
+    }
 }
 
 fn note_refusal(slave: &Slave, refusal: Refusal) {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use tokio::time::Instant;
 use tokio_modbus::Request;
 
 use super::endpoint::{Answer, CallError, ConnectError, Connection, Endpoint};
+use super::networks::Networks;
+use super::turn::Asking;
 use crate::config::{MODBUS_CONNECT_DELAY_MAX, MODBUS_CONNECT_DELAY_MIN};
+use crate::pipeline::circuit::delays;
 
 /// Why nothing is known of a request.
 #[derive(Debug, thiserror::Error)]
@@ -18,16 +21,9 @@ pub enum Failure {
     NoAnswer(#[from] CallError),
 }
 
-/// May a request be sent a second time, when nobody knows what became of the first?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    Once,
-    Never,
-}
-
 pub struct Link {
     endpoint: Endpoint,
-    is_local_allowed: bool,
+    networks: Networks,
     reply_timeout: Duration,
     connection: Option<Connection>,
     /// Something was answered on this connection.
@@ -37,27 +33,23 @@ pub struct Link {
     next_attempt: Instant,
 }
 
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(MODBUS_CONNECT_DELAY_MIN)
-        .with_max_delay(MODBUS_CONNECT_DELAY_MAX)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
 impl Link {
     #[must_use]
-    pub fn new(endpoint: Endpoint, is_local_allowed: bool, reply_timeout: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, networks: Networks, reply_timeout: Duration) -> Self {
         Self {
             endpoint,
-            is_local_allowed,
+            networks,
             reply_timeout,
             connection: None,
             is_proven: false,
-            delays: delays(),
+            delays: delays(MODBUS_CONNECT_DELAY_MIN, MODBUS_CONNECT_DELAY_MAX),
             next_attempt: Instant::now(),
         }
+    }
+
+    #[must_use]
+    pub fn reply_timeout(&self) -> Duration {
+        self.reply_timeout
     }
 
     /// Asking makes no sense before.
@@ -76,7 +68,7 @@ impl Link {
         self.connection = None;
     }
 
-    /// Asks a slave, over a new connection where there is none. One that was closed while it lay idle is noticed only by asking.
+    /// Asks a slave, over a new connection where there is none, and where that one was closed or something came unasked.
     ///
     /// # Errors
     /// [`Failure`]; of a repeated request, the second one.
@@ -84,15 +76,16 @@ impl Link {
         &mut self,
         unit_id: u8,
         request: Request<'static>,
-        repeat: Repeat,
+        asking: Asking,
     ) -> Result<Answer, Failure> {
-        let was_proven = self.is_proven;
-        let first = self.call_once(unit_id, request.clone()).await;
+        self.connection = self.connection.take().filter(Connection::is_quiet);
+        let was_proven = self.connection.is_some() && self.is_proven;
+        let first = self.call_once(unit_id, request.clone(), asking).await;
         match first {
             Err(Failure::NoAnswer(CallError::Broken(_)))
-                if was_proven && repeat == Repeat::Once =>
+                if was_proven && asking == Asking::Poll =>
             {
-                self.call_once(unit_id, request).await
+                self.call_once(unit_id, request, asking).await
             }
             first => first,
         }
@@ -102,19 +95,27 @@ impl Link {
         &mut self,
         unit_id: u8,
         request: Request<'static>,
+        asking: Asking,
     ) -> Result<Answer, Failure> {
         // Taken, so that a call that is given up half-way takes the connection with it.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let answered = connection.call(unit_id, request, self.reply_timeout).await;
+        let reply_timeout = match asking {
+            Asking::Probe { until } => {
+                (self.reply_timeout).min(until.saturating_duration_since(Instant::now()))
+            }
+            Asking::Poll | Asking::Write => self.reply_timeout,
+        };
+        let answered = connection.call(unit_id, request, reply_timeout).await;
         match &answered {
             Ok(_) => {
                 self.connection = Some(connection);
                 self.is_proven = true;
-                self.delays = delays();
+                self.delays = delays(MODBUS_CONNECT_DELAY_MIN, MODBUS_CONNECT_DELAY_MAX);
             }
+            Err(_) if matches!(asking, Asking::Probe { .. }) => {}
             // Who takes connections and breaks them is left alone for a while; a silent slave has cost its time.
             Err(CallError::Broken(_) | CallError::Foreign(_)) if !self.is_proven => self.wait(),
             Err(_) => {}
@@ -124,7 +125,7 @@ impl Link {
 
     async fn connect(&mut self) -> Result<Connection, ConnectError> {
         self.is_proven = false;
-        let opened = Connection::open(&self.endpoint, self.is_local_allowed).await;
+        let opened = Connection::open(&self.endpoint, &self.networks).await;
         if opened.is_err() {
             self.wait();
         }

@@ -4,18 +4,20 @@
 //! ```text
 //! poller    which lines there are
 //! line      one endpoint: its slaves in turn, commands between them, and what they say into the journal
-//! slave     one device: when it is due, how it is asked, its being connected
+//! turn      who is asked next, and how long the line waits for him
+//! slave     one device: how it is asked, its being connected
 //! plan      registers that are asked for together
 //! value     registers <-> values
 //! telling   what of a reading becomes events, and what a dead letter
 //! writing   commands
 //! link      a connection, made anew
 //! endpoint  where it leads, and the codec
+//! networks  where it may lead
 //! ```
 //!
 //! **Invariants.**
 //! - A device is asked by one node, by one line; a line waits for nobody but its own slaves.
-//! - An endpoint with slaves that do not answer goes on with the others (see `line`).
+//! - A slave that does not answer delays no other one (see `turn` for what is meant by that).
 //! - After any failure a connection is made anew: no reply is taken for that of another request.
 //! - What is read goes the way of any event. A value that cannot be one is a dead letter; nothing is guessed.
 //! - A command ends as what the device was seen to do, or says that nobody knows.
@@ -25,12 +27,16 @@
 mod endpoint;
 mod line;
 mod link;
+mod networks;
 mod plan;
 mod poller;
 mod slave;
 mod telling;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod turn;
 mod value;
 mod writing;
 

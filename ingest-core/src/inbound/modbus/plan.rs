@@ -35,10 +35,13 @@ impl Read {
         let end = self.end().max(other.end());
         let count = end - u32::from(self.address);
         let is_near = u32::from(other.address) <= self.end() + gap_max;
+        let Ok(num_addresses) = u16::try_from(count) else {
+            return false;
+        };
         if other.function != self.function || !is_near || count > registers_max {
             return false;
         }
-        self.count = u16::try_from(count).unwrap_or(u16::MAX);
+        self.count = num_addresses;
         self.registers.extend_from_slice(&other.registers);
         true
     }
@@ -146,6 +149,24 @@ mod tests {
         assert_eq!(counts(3), vec![2; 100]);
         let last = [(3, 65_532, "u64"), (3, 65_535, "u16")];
         assert_eq!(planned((125, 8), &last), [(3, 65_532, 4, vec![0, 1])]);
+    }
+
+    #[test]
+    fn a_map_that_no_device_has_breaks_nothing() {
+        let beyond = [(3, 65_535, "f64"), (3, 65_533, "u32"), (1, 65_535, "bool")];
+        let single = [
+            (1, 65_535, 1, vec![2]),
+            (3, 65_533, 2, vec![1]),
+            (3, 65_535, 4, vec![0]),
+        ];
+        assert_eq!(planned((0, u16::MAX), &beyond), single);
+        let ends = [(1, 0, "bool"), (1, 65_535, "bool")];
+        assert_eq!(planned((u16::MAX, u16::MAX), &ends).len(), 2);
+        let many: Vec<_> = (0..10_000).map(|n| (4, n / 3, "u64")).collect();
+        let reads = planned((125, 16), &many);
+        let places: usize = reads.iter().map(|read| read.3.len()).sum();
+        assert_eq!(places, many.len());
+        assert!(reads.iter().all(|read| read.2 <= 125));
     }
 
     #[test]

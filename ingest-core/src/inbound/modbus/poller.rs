@@ -58,7 +58,10 @@ fn wanted(node: &Node, held: Shares) -> Wanted {
     if held == Shares::NONE {
         return wanted;
     }
-    for device in node.registry.polled() {
+    let mut devices = node.registry.polled();
+    // In one order always, so that those that are left out are the same ones.
+    devices.sort_unstable_by_key(|device| device.device_id);
+    for device in devices {
         let endpoint = Endpoint::of(&device.address);
         if !held.hold(&endpoint.host, endpoint.port) {
             continue;
@@ -74,9 +77,6 @@ fn wanted(node: &Node, held: Shares) -> Wanted {
             num_left_out,
             "devices are not polled: this node has as many endpoints as it may"
         );
-    }
-    for devices in wanted.values_mut() {
-        devices.sort_unstable_by_key(|device| device.device_id);
     }
     wanted
 }

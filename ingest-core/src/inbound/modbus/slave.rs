@@ -1,24 +1,21 @@
-//! One device that is polled: when it is due, how it is asked, and its voice in the node while it answers.
+//! One device that is polled: how it is asked, and its voice in the node while it answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_modbus::{Request, Response};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::link::{Failure, Link, Repeat};
+use super::link::{Failure, Link};
 use super::plan::{Read, plan};
 use super::telling::{Reading, Teller};
-use crate::config::{
-    MODBUS_FAILURES_MAX, MODBUS_RETRY_DELAY_MAX, MODBUS_RETRY_DELAY_MIN, MODBUS_SPOKEN_FOR_RETRY,
-    MODBUS_TAKE_OVER_TIMEOUT,
-};
+use super::turn::{Asking, Turn};
+use crate::config::{MODBUS_FAILURES_MAX, MODBUS_SPOKEN_FOR_RETRY, MODBUS_TAKE_OVER_TIMEOUT};
 use crate::node::Node;
-use crate::pipeline::commands::CommandLink;
+use crate::pipeline::commands::{Command, CommandLink};
 use crate::pipeline::entry::Source;
 use crate::pipeline::intake::Intake;
 use crate::pipeline::live::{Peer, Presence};
@@ -63,23 +60,11 @@ pub struct Slave {
     pub device_id: Uuid,
     pub unit_id: u8,
     pub format: Arc<ModbusFormat>,
-    interval: Duration,
+    pub turn: Turn,
     reads: Vec<Read>,
     pub teller: Teller,
     pub intake: Intake,
     pub voice: Option<Voice>,
-    pub due: Instant,
-    num_failures: u32,
-    delays: ExponentialBackoff,
-}
-
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(MODBUS_RETRY_DELAY_MIN)
-        .with_max_delay(MODBUS_RETRY_DELAY_MAX)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 impl Slave {
@@ -93,48 +78,36 @@ impl Slave {
         Some(Self {
             device_id: device.device_id,
             unit_id: device.address.unit_id,
-            interval,
+            turn: Turn::new(
+                Instant::now() + stagger(device.device_id, interval),
+                interval,
+            ),
             reads: plan(format),
             format: Arc::clone(format),
             teller: Teller::default(),
             intake: node.intake(Source::Modbus, device.device_id),
             voice: None,
-            due: Instant::now() + stagger(device.device_id, interval),
-            num_failures: 0,
-            delays: delays(),
         })
     }
 
-    /// Has it not answered when it was asked last?
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.num_failures > 0
-    }
-
-    /// It is due again at the first of its times after `now`: those that were missed are not made up for.
-    pub fn schedule(&mut self, now: Instant) {
-        let late = now.saturating_duration_since(self.due).as_micros();
-        let num_slots = late / self.interval.as_micros().max(1) + 1;
-        self.due += self.interval * u32::try_from(num_slots).unwrap_or(u32::MAX);
-    }
-
-    pub fn note_answer(&mut self) {
-        self.num_failures = 0;
-        self.delays = delays();
-    }
-
-    /// A single reply may get lost: only after more than one the device is asked less often, and in the end taken for gone.
+    /// It did not answer; after some times it is taken for gone.
     pub fn note_failure(&mut self, now: Instant) {
-        self.num_failures = self.num_failures.saturating_add(1);
-        if self.num_failures > 1 {
-            let delay = self.delays.next().unwrap_or(MODBUS_RETRY_DELAY_MAX);
-            while self.due < now + delay {
-                self.schedule(self.due);
-            }
-        }
-        if self.num_failures >= MODBUS_FAILURES_MAX {
+        self.turn.note_failure(now);
+        if self.turn.num_failures() >= MODBUS_FAILURES_MAX {
             self.voice = None;
         }
+    }
+
+    /// A command, if there is one and the device answered when it was asked last. One that did not is asked first, soon.
+    pub fn next_command(&mut self) -> Option<Command> {
+        let commands = &self.voice.as_ref()?.commands;
+        if !self.turn.is_silent() {
+            return commands.try_next();
+        }
+        if commands.has_next() {
+            self.turn.hasten(Instant::now());
+        }
+        None
     }
 
     /// Lets the device go when it is to have another connection, or has lost its right.
@@ -146,7 +119,7 @@ impl Slave {
         self.voice = None;
         if reason == EndReason::Superseded {
             // Whoever takes it over is left the time to do so.
-            self.due = Instant::now() + MODBUS_SPOKEN_FOR_RETRY;
+            self.turn.due = Instant::now() + MODBUS_SPOKEN_FOR_RETRY;
         }
     }
 
@@ -174,14 +147,19 @@ impl Slave {
     }
 
     /// Asks for all registers, until one request has no answer.
-    pub async fn ask(&mut self, link: &mut Link) -> Polled {
+    pub async fn ask(&mut self, link: &mut Link, mut asking: Asking) -> Polled {
         let mut polled = Polled {
             readings: Vec::new(),
             failure: None,
         };
         let mut at = 0;
         while let Some(read) = self.reads.get(at) {
-            match ask_for(link, self.unit_id, read).await {
+            let begun = Instant::now();
+            let answer = ask_for(link, self.unit_id, read, asking).await;
+            if answer.is_ok() {
+                asking.note_answer(begun.elapsed());
+            }
+            match answer {
                 Ok(Ok(words)) => self.note_words(read, &words, &mut polled.readings),
                 Ok(Err(code)) if is_to_be_split(read, code) => {
                     let split = read.split(&self.format);
@@ -235,6 +213,7 @@ pub async fn ask_for(
     link: &mut Link,
     unit_id: u8,
     read: &Read,
+    asking: Asking,
 ) -> Result<Result<Vec<u16>, u8>, NotRead> {
     let (address, count) = (read.address, read.count);
     let request = match read.function {
@@ -243,7 +222,7 @@ pub async fn ask_for(
         ModbusFunction::HoldingRegisters => Request::ReadHoldingRegisters(address, count),
         ModbusFunction::InputRegisters => Request::ReadInputRegisters(address, count),
     };
-    let words = match link.call(unit_id, request, Repeat::Once).await? {
+    let words = match link.call(unit_id, request, asking).await? {
         Err(code) if GATEWAY_EXCEPTIONS.contains(&code) => {
             return Err(NotRead::BehindGateway(code));
         }

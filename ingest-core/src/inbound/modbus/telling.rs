@@ -322,6 +322,36 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_keeps_what_no_float_can_hold() {
+        let point = json!({"key": "n", "name": "", "unit": null, "type": "number", "min": null, "max": null, "counter": {"kind": "resets"}});
+        let told_of = |kind: &str, read: [u16; 4]| {
+            let register = json!({"point": "n", "function": 4, "address": 7, "type": kind, "byte_order": "big",
+                "word_order": "big", "scale": 0.5, "offset": 0, "unit": null, "deadband": 0, "writable": false});
+            let format = of(json!([point]), json!([register]));
+            told(&Teller::default().tell(&format, &[(0, words(&read))], 5)).remove(0)
+        };
+        let cases = [
+            ("u64", [0xffff; 4], 2_f64.powi(63), json!(u64::MAX)),
+            (
+                "i64",
+                [0x8000, 0, 0, 1],
+                -(2_f64.powi(62)),
+                json!(i64::MIN + 1),
+            ),
+            (
+                "u64",
+                [0x20, 0, 0, 1],
+                2_f64.powi(52),
+                json!((1_u64 << 53) + 1),
+            ),
+        ];
+        for (kind, read, value, raw) in cases {
+            let expected = ("n".to_owned(), Some(value), json!({"raw": raw}));
+            assert_eq!(told_of(kind, read), expected);
+        }
+    }
+
+    #[test]
     fn a_value_is_told_once_it_has_left_its_deadband() {
         let mut asked = Asked::new();
         let told: Vec<_> = [10, 15, 6, 4, 9, 10]
@@ -379,6 +409,22 @@ mod tests {
             .tell(&asked.format, &[(2, words(&not_a_number))], 5);
         assert!(again.not_understood.is_empty());
         assert_eq!(asked.tell(2, words(&[0x41ac, 0])).len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_value_once_it_is_scaled_is_not_told_as_one() {
+        let mut format = format();
+        format.registers[1].place.scaling.scale = 1e308;
+        let telling = Teller::default().tell(&format, &[(1, words(&[99]))], 5);
+        assert_eq!(telling.num_events, 0);
+        let [not_understood] = &telling.not_understood[..] else {
+            panic!("{telling:?}")
+        };
+        assert!(
+            not_understood
+                .reason
+                .contains("99 is beyond what a value can be")
+        );
     }
 
     #[test]

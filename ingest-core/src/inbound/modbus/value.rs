@@ -226,6 +226,9 @@ mod tests {
                 "{kind} {value}"
             );
         }
+        let mut flat = register(3, 0, "u16");
+        flat.scaling.scale = 0.0;
+        assert!(words_of(&flat, 1.0).is_err() && words_of(&flat, 0.0).is_err());
         assert_eq!(words_of(&register(3, 0, "u16"), 65_535.4), Ok(vec![0xffff]));
         assert_eq!(
             words_of(&register(3, 0, "i16"), -32_768.0),
