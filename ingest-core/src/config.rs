@@ -61,7 +61,8 @@ pub const MODBUS_CONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
 /// So is a device that does not answer, from the second time on.
 pub const MODBUS_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 pub const MODBUS_RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
-/// After so many polls in a row without an answer a device counts as not connected.
+/// After so many polls in a row without an answer a device counts as not connected; so do all of an endpoint that could not be
+/// reached so often.
 pub const MODBUS_FAILURES_MAX: u32 = 3;
 /// Of a line that devices share, those that do not answer take one part in this many.
 pub const MODBUS_SILENT_SHARE: u32 = 10;

@@ -23,7 +23,7 @@ use super::slave::{NotRead, Slave, Voice, ask_for};
 use super::telling::{NotUnderstood, Reading};
 use super::turn::{self, Asking, Next};
 use super::writing::{self, ILLEGAL_FUNCTION, STATUS_REFUSED, Write};
-use crate::config::MODBUS_SPOKEN_FOR_RETRY;
+use crate::config::{MODBUS_FAILURES_MAX, MODBUS_SPOKEN_FOR_RETRY};
 use crate::frame::{CommandResult, Events};
 use crate::inbound::awaited::Awaited;
 use crate::journal::AppendError;
@@ -54,7 +54,8 @@ pub struct Line {
     pending: VecDeque<Pending>,
     /// Slaves that did not answer have had their share of the line until then.
     silent_from: Instant,
-    is_away: bool,
+    /// Attempts in a row that did not reach the endpoint.
+    num_attempts: u32,
 }
 
 /// The journal takes nothing any more: the node ends.
@@ -76,7 +77,7 @@ impl Line {
             wake: Arc::default(),
             pending: VecDeque::new(),
             silent_from: Instant::now(),
-            is_away: false,
+            num_attempts: 0,
         }
     }
 
@@ -146,7 +147,7 @@ impl Line {
             slave.turn.due = begun + MODBUS_SPOKEN_FOR_RETRY;
             return;
         }
-        if !slave.turn.is_silent() && !self.is_away {
+        if !slave.turn.is_silent() && self.num_attempts == 0 {
             let late = begun.saturating_duration_since(slave.turn.due);
             metrics.modbus_lateness.observe(late.as_secs_f64());
         }
@@ -166,7 +167,7 @@ impl Line {
     }
 
     async fn note_answer(&mut self, place: usize, taken: Duration) {
-        if std::mem::take(&mut self.is_away) {
+        if std::mem::take(&mut self.num_attempts) > 0 {
             info!(
                 host = self.endpoint.host,
                 port = self.endpoint.port,
@@ -191,13 +192,15 @@ impl Line {
         }
     }
 
-    /// Nobody is there, which is nobody's fault but the endpoint's.
+    /// Nobody is there, which is nobody's fault but the endpoint's. A connection that was closed for a silent slave's sake may
+    /// not be had again at once.
     fn note_away(&mut self, error: &ConnectError) {
-        if !std::mem::replace(&mut self.is_away, true) {
+        self.num_attempts = self.num_attempts.saturating_add(1);
+        if self.num_attempts == 1 {
             warn!(host = self.endpoint.host, port = self.endpoint.port, %error, "polled endpoint is away; it is tried ever less often");
         }
-        for slave in &mut self.slaves {
-            slave.voice = None;
+        if self.num_attempts >= MODBUS_FAILURES_MAX {
+            self.slaves.iter_mut().for_each(|slave| slave.voice = None);
         }
     }
 
