@@ -48,17 +48,6 @@ pub enum Next {
     Nobody,
 }
 
-impl Next {
-    fn or_wait(self, other: Instant) -> Self {
-        match self {
-            Self::Wait { until } => Self::Wait {
-                until: until.min(other),
-            },
-            Self::Ask { .. } | Self::Nobody => self,
-        }
-    }
-}
-
 /// One slave's.
 pub struct Turn {
     /// When it is to be asked next. The times that follow are whole intervals apart.
@@ -162,43 +151,46 @@ fn usual(taken: Duration) -> Duration {
 /// What to do, for slaves by their places; silent ones that others share the line with have had their part of it until
 /// `silent_from`.
 pub fn next<'t>(
-    turns: impl Iterator<Item = &'t Turn>,
+    turns: impl Iterator<Item = &'t Turn> + Clone,
     silent_from: Instant,
     reply_timeout: Duration,
     now: Instant,
 ) -> Next {
-    let (mut live, mut silent) = (None, None);
-    for (place, turn) in turns.enumerate() {
-        let (first, due) = match turn.is_silent() {
-            false => (&mut live, turn.due),
-            true => (&mut silent, turn.due.max(silent_from)),
-        };
-        if first.is_none_or(|(_, _, first_due)| due < first_due) {
-            *first = Some((place, turn, due));
-        }
-    }
-    let poll = |place, due| match due <= now {
-        true => Next::Ask {
-            place,
-            asking: Asking::Poll,
-        },
-        false => Next::Wait { until: due },
+    let turns = turns.enumerate();
+    let live = turns.clone().filter(|(_, turn)| !turn.is_silent());
+    let silent = turns.filter(|(_, turn)| turn.is_silent());
+    let Some((live, next)) = live.min_by_key(|(_, turn)| turn.due) else {
+        // Nobody is held up.
+        let first = silent.min_by_key(|(_, turn)| turn.due);
+        return first.map_or(Next::Nobody, |(place, turn)| {
+            poll(place, turn.due.max(silent_from), now)
+        });
     };
-    match (live, silent) {
-        (None, None) => Next::Nobody,
-        (Some((place, _, due)), None) | (None, Some((place, _, due))) => poll(place, due),
-        (Some((live, _, live_due)), Some((silent, turn, silent_due))) => {
-            if silent_due > now {
-                return poll(live, live_due).or_wait(silent_due);
-            }
-            match turn.probe(live_due, reply_timeout, now) {
-                Some(asking) => Next::Ask {
-                    place: silent,
-                    asking,
-                },
-                None => poll(live, live_due),
-            }
-        }
+    let may_be_asked = |turn: &Turn| turn.due.max(silent_from) <= now;
+    let probes = silent.clone().filter(|(_, turn)| may_be_asked(turn));
+    // One that waits for more room holds up none that needs less.
+    let probes = probes.filter_map(|(place, turn)| {
+        let asking = turn.probe(next.due, reply_timeout, now)?;
+        Some((turn.due, place, asking))
+    });
+    if let Some((_, place, asking)) = probes.min_by_key(|(due, ..)| *due) {
+        return Next::Ask { place, asking };
+    }
+    let later = silent.filter(|(_, turn)| !may_be_asked(turn));
+    let later = later.map(|(_, turn)| turn.due.max(silent_from)).min();
+    match poll(live, next.due, now) {
+        Next::Wait { until } => Next::Wait {
+            until: later.map_or(until, |later| later.min(until)),
+        },
+        ask => ask,
+    }
+}
+
+fn poll(place: usize, due: Instant, now: Instant) -> Next {
+    let asking = Asking::Poll;
+    match due <= now {
+        true => Next::Ask { place, asking },
+        false => Next::Wait { until: due },
     }
 }
 
@@ -383,6 +375,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_waits_for_room_holds_up_none_that_has_it() {
+        // There is none: those that answer take nearly all of the time.
+        let mut line = Line::of(&[Some(Duration::from_millis(124)); 9]);
+        line.turns.push(Turn::new(line.now, INTERVAL));
+        line.answers.push(SILENT);
+        line.run(30);
+        line.answers[4] = SILENT;
+        line.run(32);
+        line.answers[4] = QUICK;
+        line.run(100);
+        assert!(line.answered(4, 32) < Duration::from_secs(60));
+    }
+
+    #[test]
     fn the_silent_take_a_tenth_whatever_their_number() {
         for num_live in [0, 1] {
             let mut answers = vec![QUICK; num_live];
@@ -393,8 +399,13 @@ mod tests {
                 .asked
                 .iter()
                 .filter(|one| one.at >= Duration::from_secs(100));
-            let silent = asked.filter(|one| !one.is_answered);
-            let taken: Duration = silent.map(|one| one.taken).sum();
+            let silent: Vec<_> = asked.filter(|one| !one.is_answered).collect();
+            let taken: Duration = silent.iter().map(|one| one.taken).sum();
+            let all = num_live..40;
+            assert!(
+                all.into_iter()
+                    .all(|place| silent.iter().any(|one| one.place == place))
+            );
             assert!(taken <= Duration::from_secs(101), "{taken:?}");
             assert!(taken >= Duration::from_secs(20), "{taken:?}");
         }
