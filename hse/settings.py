@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from hse.failure import Failure
 
@@ -303,7 +304,7 @@ def _contradictions(settings: Settings) -> list[str]:
             f"{variable_of(name)}: {origin!r} is no origin, such as https://console.example.com" for origin in wrong
         ]
     found += [
-        f"HSE_MODBUS_NETWORKS: {network!r} is no network, such as 10.20.0.0/16"
+        f"HSE_MODBUS_NETWORKS: {network!r} is no network, such as 10.20.0.0/16 or <organization id>=10.20.0.0/16"
         for network in settings.modbus_networks
         if not _is_network(network)
     ]
@@ -344,11 +345,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_network(text: str) -> bool:
+    organization, equals, network = text.rpartition("=")
     try:
-        ip_network(text)
+        ip_network(network)
+        if equals:
+            UUID(organization)
     except ValueError:
         return False
-    return "/" in text
+    return "/" in network
 
 
 def _ports_used_twice(settings: Settings) -> list[str]:

@@ -82,6 +82,36 @@ pub const MODBUS_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A token that can be guessed is none.
 const SERVICE_TOKEN_CHARS_MIN: usize = 32;
 
+/// Where polled devices may be: `10.20.0.0/16`, or `organisation=10.20.0.0/16` for those of one organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PolledNetwork {
+    pub organization_id: Option<Uuid>,
+    pub network: IpNet,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no network, such as 10.20.0.0/16 or organisation=10.20.0.0/16")]
+pub struct NoNetwork(String);
+
+impl TryFrom<String> for PolledNetwork {
+    type Error = NoNetwork;
+
+    fn try_from(text: String) -> Result<Self, NoNetwork> {
+        let read = || match text.split_once('=') {
+            Some((organization, network)) => Some(Self {
+                organization_id: Some(organization.parse().ok()?),
+                network: network.parse().ok()?,
+            }),
+            None => Some(Self {
+                organization_id: None,
+                network: text.parse().ok()?,
+            }),
+        };
+        read().ok_or(NoNetwork(text))
+    }
+}
+
 /// What must not be seen in a log.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
@@ -226,7 +256,7 @@ pub struct Config {
     /// Where polled devices may be. None by default, so none is polled: who may register devices could otherwise have this
     /// node talk to whatever it can reach.
     #[serde(default)]
-    pub modbus_networks: Vec<IpNet>,
+    pub modbus_networks: Vec<PolledNetwork>,
     /// Another node polls what this one did after so long without a word from it. Default 30 s, 3 to 600.
     #[serde(default = "defaults::modbus_lease_s")]
     pub modbus_lease_s: u64,

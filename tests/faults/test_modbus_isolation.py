@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
 
 import pytest
 
@@ -87,7 +88,8 @@ async def _the_dead_delay_nobody(database: Database, devices: list[Credentials],
 async def test_the_dead_delay_none_of_those_behind_the_same_gateway(
     new_core: NewCore, database: Database, fleet: list[Credentials]
 ) -> None:
-    await polling(new_core, "127.0.0.0/8")
+    ((organization_id,),) = database.execute("select organization_id from devices where id = %s", [fleet[0].device_id])
+    await polling(new_core, f"{organization_id}=127.0.0.0/8")
     await asyncio.gather(
         _the_dead_delay_nobody(database, fleet[:3], "tcp"), _the_dead_delay_nobody(database, fleet[3:], "rtu_over_tcp")
     )
@@ -97,7 +99,7 @@ async def test_the_dead_delay_none_of_those_behind_the_same_gateway(
 async def test_nobody_is_asked_whose_network_is_not_named_whatever_name_leads_there(
     new_core: NewCore, database: Database, fleet: list[Credentials]
 ) -> None:
-    core = await polling(new_core, "10.0.0.0/8, 0.0.0.0/0, ::/0")
+    core = await polling(new_core, f"10.0.0.0/8, 0.0.0.0/0, ::/0, {uuid4()}=127.0.0.0/8")
     defined = definition([register("a", 0)], poll_interval_ms=100)
     async with Slaves() as slaves, Slaves() as others:
         give_profile(database, fleet[0], defined, slaves.address())

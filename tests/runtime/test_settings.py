@@ -67,11 +67,16 @@ def test_the_ingest_configuration_holds_the_cores_names_only() -> None:
 
 def test_nobody_is_polled_but_in_networks_that_are_named() -> None:
     assert json.loads(read_settings(ENOUGH).ingest_config_json())["modbus_networks"] == []
-    named = read_settings(ENOUGH | {"HSE_MODBUS_NETWORKS": "10.20.0.0/16, fd00:20::/32"})
-    assert json.loads(named.ingest_config_json())["modbus_networks"] == ["10.20.0.0/16", "fd00:20::/32"]
+    networks = ["10.20.0.0/16", "6c6ab11b-6c2f-4d2c-bd8f-1f0d5a4e8f10=fd00:20::/32"]
+    named = read_settings(ENOUGH | {"HSE_MODBUS_NETWORKS": ", ".join(networks)})
+    assert json.loads(named.ingest_config_json())["modbus_networks"] == networks
     with pytest.raises(SettingsError) as caught:
-        read_settings({"HSE_MODBUS_NETWORKS": "10.20.0.0/16, 10.20.0.1/16, 10.0.0.1, meters, 10.0.0.0/33"})
-    assert len(caught.value.mistakes) == 4
+        read_settings(
+            {
+                "HSE_MODBUS_NETWORKS": "10.20.0.0/16, 10.20.0.1/16, 10.0.0.1, meters, 10.0.0.0/33, acme=10.0.0.0/8, =10.0.0.0/8"
+            }
+        )
+    assert len(caught.value.mistakes) == 6
 
 
 def test_what_secures_the_port_of_the_control_plane_is_checked_and_not_shown(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ pub struct ProfileRecord {
     pub expected_interval_s: Option<i32>,
     pub points: Value,
     pub format: Value,
+    /// Whose devices may have it. A snapshot of an older version does not say.
+    #[serde(default)]
+    pub organization_id: Uuid,
 }
 
 /// A profile as devices are served by it.
@@ -39,6 +42,7 @@ pub struct DeviceProfile {
     pub expected_interval_s: Option<i32>,
     points: HashMap<Box<str>, Arc<Point>>,
     pub format: Format,
+    pub organization_id: Uuid,
 }
 
 /// What devices measure or can be told. Its key is the type of its events.
@@ -280,6 +284,7 @@ impl DeviceProfile {
             expected_interval_s: record.expected_interval_s,
             points,
             format,
+            organization_id: record.organization_id,
         }
     }
 

@@ -218,6 +218,7 @@ mod tests {
                 point("mode", "text", json!(null)),
             ]),
             format,
+            organization_id: Uuid::nil(),
         });
         match profile.format {
             Format::Json(format) => format,

@@ -295,6 +295,7 @@ mod tests {
                 "key": "m:a", "name": "a", "unit": "W", "type": "number", "min": 0, "max": null, "counter": {"kind": "none"},
             }]),
             format: json!({"kind": "senml"}),
+            organization_id: Uuid::nil(),
         });
         let payload = br#"[{"bn":"m:","n":"a","v":-1},{"n":"a","u":"kW","v":1}]"#;
         let decoded = pack(

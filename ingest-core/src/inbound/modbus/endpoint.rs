@@ -17,23 +17,26 @@ use tokio::time::timeout;
 use tokio_modbus::client::{Client, Context, rtu, tcp};
 use tokio_modbus::prelude::SlaveContext;
 use tokio_modbus::{Request, Response, Slave};
+use uuid::Uuid;
 
 use super::networks::Networks;
 use crate::config::MODBUS_CONNECT_TIMEOUT;
 use crate::pipeline::profiles::{Framing, ModbusAddress};
 
-/// A gateway, or a slave with an address of its own.
+/// A gateway, or a slave with an address of its own, as one organisation knows it: none waits for the devices of another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub framing: Framing,
+    pub organization_id: Uuid,
 }
 
 impl Endpoint {
     #[must_use]
-    pub fn of(address: &ModbusAddress) -> Self {
+    pub fn of(address: &ModbusAddress, organization_id: Uuid) -> Self {
         Self {
+            organization_id,
             host: address.host.clone(),
             port: address.port,
             framing: address.framing,
@@ -99,7 +102,7 @@ impl Connection {
         let found = lookup_host((endpoint.host.as_str(), endpoint.port)).await;
         let mut failure = ConnectError::NotFound(io::ErrorKind::NotFound.into());
         for peer in found.map_err(ConnectError::NotFound)? {
-            if let Some(why) = networks.refusal(peer.ip()) {
+            if let Some(why) = networks.refusal(endpoint.organization_id, peer.ip()) {
                 let address = peer.ip();
                 failure = ConnectError::Refused { address, why };
                 continue;
@@ -164,6 +167,7 @@ mod tests {
             host: "localhost".to_owned(),
             port: 1,
             framing: Framing::Tcp,
+            organization_id: Uuid::nil(),
         };
         let refused = Connection::open(&endpoint, &Networks::default())
             .await
@@ -172,7 +176,7 @@ mod tests {
             matches!(refused, Some(ConnectError::Refused { .. })),
             "{refused:?}"
         );
-        let local = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
+        let local = ["127.0.0.0/8", "::1/128"].map(|named| named.to_owned().try_into().unwrap());
         let allowed = Connection::open(&endpoint, &Networks::new(local.into()))
             .await
             .err();

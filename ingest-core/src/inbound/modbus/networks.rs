@@ -5,33 +5,43 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use uuid::Uuid;
+
+use crate::config::PolledNetwork;
 
 #[derive(Debug, Clone, Default)]
-pub struct Networks(Vec<IpNet>);
+pub struct Networks(Vec<PolledNetwork>);
 
 impl Networks {
     #[must_use]
-    pub fn new(networks: Vec<IpNet>) -> Self {
+    pub fn new(networks: Vec<PolledNetwork>) -> Self {
         Self(networks)
     }
 
-    /// Why this node does not connect to an address; none: it may. This machine and its link are meant only by a network that
+    /// Why this node does not connect to an address for an organisation's devices; none: it may. This machine and its link are meant only by a network that
     /// holds nothing else.
     #[must_use]
-    pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
+    pub fn refusal(&self, organization_id: Uuid, address: IpAddr) -> Option<&'static str> {
         let address = embedded(address);
         if is_nobody(address) {
             return Some("which is the address of no single device");
         }
-        let mut named = self.0.iter().filter(|network| network.contains(&address));
+        let own = self.0.iter().filter(|named| {
+            named
+                .organization_id
+                .is_none_or(|only| only == organization_id)
+        });
+        let mut named = own
+            .map(|named| named.network)
+            .filter(|network| network.contains(&address));
         let is_named = match is_local(address) {
             true => {
                 named.any(|network| is_local(network.network()) && is_local(network.broadcast()))
             }
             false => named.next().is_some(),
         };
-        (!is_named).then_some("which is in no network that modbus_networks names")
+        (!is_named)
+            .then_some("which is in no network that modbus_networks names for its organisation")
     }
 }
 
@@ -71,11 +81,14 @@ mod tests {
     fn refused<'a>(networks: &str, addresses: &[&'a str]) -> Vec<&'a str> {
         let named = networks
             .split_whitespace()
-            .map(|network| network.parse().unwrap());
+            .map(|network| PolledNetwork::try_from(network.to_owned()).unwrap());
         let networks = Networks::new(named.collect());
-        let is_refused = |address: &&str| networks.refusal(address.parse().unwrap()).is_some();
+        let is_refused =
+            |address: &&str| networks.refusal(ACME, address.parse().unwrap()).is_some();
         addresses.iter().copied().filter(is_refused).collect()
     }
+
+    const ACME: Uuid = Uuid::from_u128(5);
 
     const DEVICES: [&str; 5] = [
         "10.0.4.7",
@@ -114,6 +127,15 @@ mod tests {
         assert_eq!(refused(named, &DEVICES), ["192.168.1.9", "2001:db8::7"]);
         let as_version_6 = ["::ffff:10.1.2.3", "64:ff9b::a01:203", "::ffff:11.1.2.3"];
         assert_eq!(refused(named, &as_version_6), ["::ffff:11.1.2.3"]);
+    }
+
+    #[test]
+    fn a_network_may_be_one_organisation_s() {
+        let named = format!("{ACME}=10.0.0.0/8 {}=203.0.113.0/24 fd00::/8", Uuid::nil());
+        assert_eq!(
+            refused(&named, &DEVICES),
+            ["192.168.1.9", "203.0.113.5", "2001:db8::7"]
+        );
     }
 
     #[test]

@@ -62,7 +62,7 @@ fn wanted(node: &Node, held: Shares) -> Wanted {
     // In one order always, so that those that are left out are the same ones.
     devices.sort_unstable_by_key(|device| device.device_id);
     for device in devices {
-        let endpoint = Endpoint::of(&device.address);
+        let endpoint = Endpoint::of(&device.address, device.profile.organization_id);
         if !held.hold(&endpoint.host, endpoint.port) {
             continue;
         }

@@ -34,6 +34,7 @@ pub fn of(points: Value, registers: Value) -> ModbusFormat {
         expected_interval_s: None,
         points,
         format: json!({"kind": "modbus", "poll_interval_ms": 1000, "registers": registers}),
+        organization_id: Uuid::nil(),
     };
     match DeviceProfile::of(&record).format {
         Format::Modbus(format) => (*format).clone(),

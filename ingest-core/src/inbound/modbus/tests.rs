@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_modbus::Request;
+use uuid::Uuid;
 
 use super::endpoint::Endpoint;
 use super::link::Link;
@@ -56,6 +57,7 @@ async fn slave(framing: Framing, replies: Vec<Reply>) -> Endpoint {
         host: "127.0.0.1".to_owned(),
         port,
         framing,
+        organization_id: Uuid::nil(),
     }
 }
 
@@ -126,7 +128,7 @@ fn crc(bytes: &[u8]) -> u16 {
 }
 
 fn link(endpoint: &Endpoint) -> Link {
-    let networks = Networks::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let networks = Networks::new(vec!["127.0.0.0/8".to_owned().try_into().unwrap()]);
     Link::new(endpoint.clone(), networks, REPLY_TIMEOUT)
 }
 

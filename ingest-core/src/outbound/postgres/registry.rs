@@ -37,7 +37,7 @@ const SELECT: &str = "
       left join lateral (select epoch, stored from device_sequences where device_id = d.id order by epoch desc limit 1) s on true";
 
 const SELECT_PROFILES: &str =
-    "select id, version, expected_interval_s, points, format from device_profiles";
+    "select id, version, expected_interval_s, points, format, organization_id from device_profiles";
 const LISTEN: &str = "listen hse_devices; listen hse_device_profiles";
 /// The channel that tells of profiles; the other tells of devices.
 const PROFILES_CHANNEL: &str = "hse_device_profiles";
@@ -287,6 +287,7 @@ fn profile_records(rows: &[Row]) -> Result<Vec<ProfileRecord>, tokio_postgres::E
                 expected_interval_s: row.try_get(2)?,
                 points: row.try_get(3)?,
                 format: row.try_get(4)?,
+                organization_id: row.try_get(5)?,
             })
         })
         .collect()

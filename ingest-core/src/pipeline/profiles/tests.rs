@@ -17,6 +17,7 @@ fn profile(format: Value) -> DeviceProfile {
         expected_interval_s: Some(60),
         points,
         format,
+        organization_id: Uuid::nil(),
     })
 }
 
@@ -103,4 +104,12 @@ fn what_a_later_version_has_added_is_unknown_and_no_error() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_profile_of_an_older_snapshot_is_read() {
+    let (points, format) = (json!([]), json!({"kind": "hdp"}));
+    let old = rmp_serde::to_vec(&(Uuid::from_u128(1), 2_i64, None::<i32>, points, format));
+    let read: ProfileRecord = rmp_serde::from_slice(&old.unwrap()).unwrap();
+    assert_eq!((read.version, read.organization_id), (2, Uuid::nil()));
 }

@@ -46,6 +46,7 @@ fn profile(id: u128, version: i64) -> ProfileRecord {
         points: json!([{"key": "p", "name": "p", "unit": null, "type": "number", "min": null, "max": null,
             "counter": {"kind": "none"}}]),
         format: json!({"kind": "modbus", "poll_interval_ms": 1000, "registers": [register]}),
+        organization_id: Uuid::from_u128(77),
     }
 }
 
