@@ -16,10 +16,12 @@ use super::record::{self, HEADER_BYTES, Header, RecordKind};
 use super::segment;
 use super::storage::{StorageFile, is_out_of_space};
 
-/// While records keep coming, the next group gathers for three times as long as this one took to write, so that
+/// While records keep coming, the next group gathers for up to three times as long as this one took to write, so that
 /// syncing keeps at most a quarter of a processor busy. Without it a quick disk is synced as often as one processor
 /// can, for a few records at a time, and the connections that would fill the groups wait for that processor.
-const GATHER_FACTOR: u32 = 3;
+const GATHER_FACTOR: f64 = 3.0;
+/// A group of so many is gathered for that long, a smaller one shorter: where few come, few wait, and for no more of them.
+const GATHERED_RECORDS: f64 = 48.0;
 /// A slow disk gathers enough while it writes.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
@@ -68,12 +70,12 @@ impl Writer {
         let mut group = VecDeque::new();
         let mut free_since = Instant::now();
         while self.shared.queue.take_group(&mut group) {
-            let started = Instant::now();
+            let (started, num_records) = (Instant::now(), group.len());
             self.commit(&mut group);
             let busy = started.elapsed();
             // One device that waits for each ACK leaves us idle between its records, and is not made to wait longer.
             if started - free_since < busy {
-                thread::sleep((busy * GATHER_FACTOR).min(GATHER_MAX));
+                thread::sleep(gather_time(num_records, busy));
             }
             free_since = Instant::now();
         }
@@ -246,5 +248,28 @@ impl Writer {
 
     fn offset(&self) -> u64 {
         self.shared.layout.offset_of(self.position)
+    }
+}
+
+/// How long the next group gathers after one of so many records that took so long.
+#[expect(clippy::cast_precision_loss)]
+fn gather_time(num_records: usize, busy: Duration) -> Duration {
+    let part = (num_records as f64 / GATHERED_RECORDS).min(1.0);
+    busy.mul_f64(GATHER_FACTOR * part).min(GATHER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_come_at_a_time_the_longer_they_gather() {
+        let micros =
+            |num_records, busy| gather_time(num_records, Duration::from_micros(busy)).as_micros();
+        assert_eq!(
+            [1, 16, 48, 5000].map(|many| micros(many, 160)),
+            [10, 160, 480, 480]
+        );
+        assert_eq!(micros(5000, 900), GATHER_MAX.as_micros());
     }
 }
