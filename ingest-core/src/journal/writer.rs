@@ -19,9 +19,9 @@ use super::storage::{StorageFile, is_out_of_space};
 /// While records keep coming, the next group gathers for up to three times as long as this one took to write, so that
 /// syncing keeps at most a quarter of a processor busy. Without it a quick disk is synced as often as one processor
 /// can, for a few records at a time, and the connections that would fill the groups wait for that processor.
-const GATHER_FACTOR: f64 = 3.0;
+const GATHER_FACTOR: u32 = 3;
 /// A group of so many is gathered for that long, a smaller one shorter: where few come, few wait, and for no more of them.
-const GATHERED_RECORDS: f64 = 48.0;
+const GATHERED_RECORDS: u32 = 48;
 /// A slow disk gathers enough while it writes.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
@@ -252,10 +252,10 @@ impl Writer {
 }
 
 /// How long the next group gathers after one of so many records that took so long.
-#[expect(clippy::cast_precision_loss)]
 fn gather_time(num_records: usize, busy: Duration) -> Duration {
-    let part = (num_records as f64 / GATHERED_RECORDS).min(1.0);
-    busy.mul_f64(GATHER_FACTOR * part).min(GATHER_MAX)
+    let num_records = u32::try_from(num_records).unwrap_or(u32::MAX);
+    let part = num_records.min(GATHERED_RECORDS);
+    (busy * GATHER_FACTOR * part / GATHERED_RECORDS).min(GATHER_MAX)
 }
 
 #[cfg(test)]
