@@ -31,6 +31,8 @@ NAME = "history"
 CLIENTS = (1, 8)
 # Requests of one measurement.
 MANY, FEW, RAW = 400, 60, 20
+# More than the api has connections to the database, each of which prepares its statements for itself.
+WARM_UP = 60
 DEVICES_OF_YEAR = 10
 MONTH = timedelta(days=30)
 API_LOGIN = "hse_bench_api"
@@ -141,7 +143,7 @@ async def _measure_requests(
                 requests = [caller.get(path) for path in paths.of(name)]
                 if not name.endswith("_stored"):
                     # Connections are opened, statements prepared and entries made before.
-                    await timed(caller.port, requests[: 4 * clients], clients=clients)
+                    await timed(caller.port, (requests * WARM_UP)[:WARM_UP], clients=clients)
                 found |= quantiles(f"{name}_{clients}", await timed(caller.port, requests, clients=clients))
 
 
