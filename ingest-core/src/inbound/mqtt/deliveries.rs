@@ -179,11 +179,14 @@ impl Deliveries {
         command: &Command,
         child_name: ChildName<'_>,
     ) -> Result<(), NotSent> {
-        let child = child_of(command);
-        let child = child.map(|child| (child, child_name(child)));
+        // Looked for only where somebody hears of children: the parameters are read for it.
+        let child = || {
+            let child = child_of(command)?;
+            Some((child, child_name(child)))
+        };
         let for_child = self.qos_of(&Channel::GatewayRpc).and_then(|qos| {
-            let name = child.as_ref()?.1.as_deref()?;
-            Some((qos, name))
+            let (_, name) = child()?;
+            Some((qos, name?))
         });
         let own = self.subscription.as_ref();
         let mut wanted = None;
@@ -191,7 +194,7 @@ impl Deliveries {
             (Some((qos, name)), _) => {
                 let number = self.numbered.note(&command.request_id);
                 let kind = &command.command_type;
-                let payload = gateway_request(name, number, kind, &params(command));
+                let payload = gateway_request(&name, number, kind, &params(command));
                 (GATEWAY_RPC.to_owned(), payload, qos)
             }
             (None, Some((Channel::Rpc { topic }, qos))) => {
@@ -204,6 +207,7 @@ impl Deliveries {
             }
             (None, Some((firmware, qos))) => {
                 let number = self.numbered.note(&command.request_id);
+                let child = (*firmware == Channel::Zigbee).then(child).flatten();
                 let said = said_to(firmware, command, number, child)?;
                 wanted = said.wanted;
                 (said.topic, said.payload.into_bytes(), *qos)
@@ -309,7 +313,7 @@ fn message(command: &Command) -> Vec<u8> {
     out
 }
 
-/// A command in the words of the firmware that hears it.
+/// A command in the words of the firmware that hears it; `child` is whom it is for, and what the gateway calls him.
 fn said_to(
     firmware: &Channel,
     command: &Command,
@@ -321,8 +325,8 @@ fn said_to(
     }
     let child = match &child {
         Some((child, Some(name))) => Some((*child, &**name)),
-        Some((_, None)) if *firmware == Channel::Zigbee => return Err(NotSent::NoSuchChild),
-        _ => None,
+        Some((_, None)) => return Err(NotSent::NoSuchChild),
+        None => None,
     };
     let params = serde_json::from_slice(&params(command)).unwrap_or_default();
     firmware::said(firmware, command, params, number, child).ok_or(NotSent::NoTopic)
