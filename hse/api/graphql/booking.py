@@ -10,7 +10,17 @@ import strawberry
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.bodies import given
 from hse.api.graphql.booking_notifications import BookingNotification
-from hse.api.graphql.connections import PageInfo, answer, connection, connection_of, list_of, node_of, reference, single
+from hse.api.graphql.connections import (
+    PageInfo,
+    answer,
+    connection,
+    connection_of,
+    list_of,
+    node_of,
+    page_info_of,
+    reference,
+    single,
+)
 from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.entities import (
     AREAS,
@@ -172,7 +182,7 @@ async def resolve_establishment_availability(
     asked, query = _asked(since, until, minutes), PageQuery(limit=first, cursor=after)
     page = await _read(info, lambda work: availability.establishment_availability(work, id, asked, query))
     edges = [AreaAvailabilityEdge(node=item) for item in page.items]
-    page_info = PageInfo(has_next_page=page.next_cursor is not None, end_cursor=page.next_cursor)
+    page_info = page_info_of(page)
     return AreaAvailabilityConnection(edges=edges, page_info=page_info)
 
 

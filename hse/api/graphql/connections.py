@@ -41,6 +41,17 @@ class PageInfo:
     end_cursor: str | None
 
 
+def page_info_of(page: Page[Any]) -> PageInfo:
+    """Where a page goes on."""
+    return PageInfo(has_next_page=page.next_cursor is not None, end_cursor=page.next_cursor)
+
+
+def check_first(first: int) -> None:
+    """Raise `Invalid` for a page that nobody is given."""
+    if not 1 <= first <= PAGE_LIMIT_MAX:
+        raise Invalid("first", f"between 1 and {PAGE_LIMIT_MAX}")
+
+
 @strawberry.type(description="A page of a list. `totalCount` is counted only when it is asked for.")
 class Connection(Generic[N]):
     """A page of a list."""
@@ -183,8 +194,7 @@ def _list_field(resolve: Any, entity: Entity, filters: Mapping[str, Any], descri
 def _query(info: Info[Any, Any], filters: Mapping[str, Any], arguments: Mapping[str, Any]) -> PageQuery:
     given = {name: value for name, value in arguments.items() if value is not None and value is not strawberry.UNSET}
     first = given["first"]
-    if not 1 <= first <= PAGE_LIMIT_MAX:
-        raise Invalid("first", f"between 1 and {PAGE_LIMIT_MAX}")
+    check_first(first)
     return PageQuery(
         limit=first,
         cursor=given.get("after"),

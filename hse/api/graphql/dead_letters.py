@@ -5,11 +5,10 @@ from uuid import UUID
 
 import strawberry
 
-from hse.api.graphql.connections import PageInfo
+from hse.api.graphql.connections import PageInfo, check_first, page_info_of
 from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.types import mirrors
-from hse.domain.errors import Invalid
-from hse.domain.paging import PAGE_LIMIT, PAGE_LIMIT_MAX, Page, PageQuery
+from hse.domain.paging import PAGE_LIMIT, Page, PageQuery
 from hse.domain.telemetry import dead_letters as letters
 
 
@@ -45,15 +44,14 @@ async def resolve_dead_letters(
     after: str | None = None,
 ) -> Any:
     """A page of a device's dead letters."""
-    if not 1 <= first <= PAGE_LIMIT_MAX:
-        raise Invalid("first", f"between 1 and {PAGE_LIMIT_MAX}")
+    check_first(first)
     query = PageQuery(limit=first, cursor=after)
     context = context_of(info)
     async with context.connections:
         page: Page[Any] = await context.acting.read(lambda work: letters.dead_letters(work, id, query))
     return DeadLetterConnection(
         edges=[DeadLetterEdge(node=letter) for letter in page.items],
-        page_info=PageInfo(has_next_page=page.next_cursor is not None, end_cursor=page.next_cursor),
+        page_info=page_info_of(page),
     )
 
 

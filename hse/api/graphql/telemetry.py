@@ -6,12 +6,11 @@ from uuid import UUID
 
 import strawberry
 
-from hse.api.graphql.connections import PageInfo
+from hse.api.graphql.connections import PageInfo, check_first, page_info_of
 from hse.api.graphql.context import Asked, context_of
 from hse.api.graphql.types import mirrors
 from hse.api.history import history_of
-from hse.domain.errors import Invalid
-from hse.domain.paging import PAGE_LIMIT, PAGE_LIMIT_MAX, Page
+from hse.domain.paging import PAGE_LIMIT, Page
 from hse.domain.telemetry import model, queries
 from hse.domain.telemetry.ports import EventQuery
 from hse.domain.telemetry.series import POINTS, SeriesQuery, series
@@ -91,8 +90,7 @@ async def resolve_events(
     after: str | None = None,
 ) -> Any:
     """A page of a device's events."""
-    if not 1 <= first <= PAGE_LIMIT_MAX:
-        raise Invalid("first", f"between 1 and {PAGE_LIMIT_MAX}")
+    check_first(first)
     query = EventQuery(
         device_id=id,
         event_types=tuple(types or ()),
@@ -103,8 +101,7 @@ async def resolve_events(
     )
     page: Page[model.Event] = await _read(info, lambda work: queries.events(work, query))
     edges = [EventEdge(node=event) for event in page.items]  # type: ignore[arg-type]
-    page_info = PageInfo(has_next_page=page.next_cursor is not None, end_cursor=page.next_cursor)
-    return EventConnection(edges=edges, page_info=page_info)
+    return EventConnection(edges=edges, page_info=page_info_of(page))
 
 
 async def resolve_latest(info: Asked, device_ids: list[UUID], types: list[str] | None = None) -> Any:

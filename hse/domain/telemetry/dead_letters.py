@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
-from hse.domain.errors import Forbidden, NotFound
 from hse.domain.paging import Page, PageQuery
 from hse.domain.telemetry.ports import TelemetryWork
+from hse.domain.telemetry.queries import SEE, named, visible
 
-SEE_DEVICE = "read_device"
 READ_LETTERS = "read_dead_letter"
 COUNTED_MAX = 1000
 CONTENT_CHARS_MAX = 2000
@@ -81,29 +80,18 @@ class DeadLettersWork(TelemetryWork, Protocol):
 
 async def summary(work: DeadLettersWork, device_id: UUID) -> DeadLetterSummary:
     """How many dead letters a device has, and why the last one. Raises `NotFound`."""
-    await _name(work, device_id, SEE_DEVICE)
+    await named(work, [device_id], action=SEE)
     (found,) = await work.dead_letters.summaries([device_id])
     return found
 
 
 async def visible_summaries(work: DeadLettersWork, device_ids: Sequence[UUID]) -> list[DeadLetterSummary]:
     """The summaries of those of the devices that the actor may see."""
-    reach = work.actor.reach(SEE_DEVICE)
-    named = await work.telemetry.name(device_ids, see=reach, read=reach)
-    return await work.dead_letters.summaries([one.id for one in named if one.is_readable])
+    devices = await visible(work, device_ids, SEE)
+    return await work.dead_letters.summaries([one.id for one in devices])
 
 
 async def dead_letters(work: DeadLettersWork, device_id: UUID, query: PageQuery) -> Page[DeviceDeadLetter]:
     """A page of a device's dead letters, the newest first. Raises `NotFound`, `Forbidden`, `Invalid`."""
-    await _name(work, device_id, READ_LETTERS)
+    await named(work, [device_id], action=READ_LETTERS)
     return await work.dead_letters.page(device_id, query)
-
-
-async def _name(work: DeadLettersWork, device_id: UUID, action: str) -> None:
-    """Name a device for the statements that follow. Raises `NotFound`, `Forbidden`."""
-    actor = work.actor
-    found = await work.telemetry.name([device_id], see=actor.reach(SEE_DEVICE), read=actor.reach(action))
-    if not found:
-        raise NotFound("device", device_id)
-    if not all(one.is_readable for one in found):
-        raise Forbidden(action)

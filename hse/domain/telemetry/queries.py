@@ -16,6 +16,7 @@ from hse.domain.telemetry.model import DeviceState, Event, LastEvent
 from hse.domain.telemetry.overdue import overdue_since
 from hse.domain.telemetry.ports import EventQuery, LiveStates, NamedDevice, TelemetryWork
 
+SEE = "read_device"
 READ = "read_telemetry"
 DEVICES_MAX = 50
 EVENT_TYPES_MAX = 10
@@ -25,18 +26,23 @@ DOWNLOAD_PAGE_LIMIT = 2_000
 
 
 async def named(
-    work: TelemetryWork, device_ids: Sequence[UUID], most: int = DEVICES_MAX, *, with_expected: bool = False
+    work: TelemetryWork,
+    device_ids: Sequence[UUID],
+    most: int = DEVICES_MAX,
+    *,
+    action: str = READ,
+    with_expected: bool = False,
 ) -> list[NamedDevice]:
-    """The devices, in their order, now that their history may be read. Raises `NotFound`, `Forbidden`, `Invalid`."""
+    """The devices, in their order, now that what `action` reads of them may be read. Raises `NotFound`, `Forbidden`, `Invalid`."""
     wanted = list(dict.fromkeys(device_ids))
     if not 1 <= len(wanted) <= most:
         raise Invalid("device_id", f"1 to {most} devices")
-    found = {one.id: one for one in await _name(work, wanted, with_expected=with_expected)}
+    found = {one.id: one for one in await _name(work, wanted, action, with_expected=with_expected)}
     for device_id in wanted:
         if device_id not in found:
             raise NotFound("device", device_id)
     if not all(one.is_readable for one in found.values()):
-        raise Forbidden(READ)
+        raise Forbidden(action)
     return [found[device_id] for device_id in wanted]
 
 
@@ -69,13 +75,20 @@ async def states(work: TelemetryWork, live: LiveStates, device_ids: Sequence[UUI
 
 async def visible_states(work: TelemetryWork, live: LiveStates, device_ids: Sequence[UUID]) -> list[DeviceState]:
     """The states of those of the devices that the actor may see the state of."""
-    devices = await _name(work, device_ids, with_expected=True)
-    return await _states(work, live, [one for one in devices if one.is_readable])
+    return await _states(work, live, await visible(work, device_ids, READ, with_expected=True))
 
 
-async def _name(work: TelemetryWork, device_ids: Sequence[UUID], *, with_expected: bool) -> list[NamedDevice]:
-    actor = work.actor
-    see, read = actor.reach("read_device"), actor.reach(READ)
+async def visible(
+    work: TelemetryWork, device_ids: Sequence[UUID], action: str, *, with_expected: bool = False
+) -> list[NamedDevice]:
+    """Those of the devices of which the actor may read what `action` reads, now that it may be read."""
+    return [one for one in await _name(work, device_ids, action, with_expected=with_expected) if one.is_readable]
+
+
+async def _name(
+    work: TelemetryWork, device_ids: Sequence[UUID], action: str, *, with_expected: bool
+) -> list[NamedDevice]:
+    see, read = work.actor.reach(SEE), work.actor.reach(action)
     return await work.telemetry.name(device_ids, see=see, read=read, with_expected=with_expected)
 
 
