@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from paho.mqtt.client import Client, MQTTMessageInfo, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -78,17 +79,27 @@ class MqttPeer:
     ) -> None:
         await self.leave()
 
-    async def connect(self, username: str | None, password: str | None = None, keepalive: int = 60) -> ReasonCode:
-        """Connect and return what CONNACK says."""
+    async def connect(
+        self,
+        username: str | None,
+        password: str | None = None,
+        keepalive: int = 60,
+        packet_bytes_max: int | None = None,
+    ) -> ReasonCode:
+        """Connect, in version 5 also as one that takes no larger packets, and return what CONNACK says."""
         self.client.username_pw_set(username, password)
-        await asyncio.to_thread(self.client.connect, "127.0.0.1", self.port, keepalive)
+        limits = None
+        if packet_bytes_max is not None:
+            limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            limits.MaximumPacketSize = packet_bytes_max
+        await asyncio.to_thread(self.client.connect, "127.0.0.1", self.port, keepalive, properties=limits)
         self.client.loop_start()
         await until(lambda: self.connacks, "CONNACK comes")
         return self.connacks[-1]
 
-    async def joined(self, device: Credentials) -> Self:
+    async def joined(self, device: Credentials, packet_bytes_max: int | None = None) -> Self:
         """Connect as a device, and be let in."""
-        code = await self.connect(str(device.device_id), device.token)
+        code = await self.connect(str(device.device_id), device.token, packet_bytes_max=packet_bytes_max)
         assert code == 0, code
         return self
 

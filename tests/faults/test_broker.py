@@ -61,6 +61,14 @@ async def heard(core: Core) -> None:
     await until_in_thread(lambda: said in core.log_path.read_text(), "the broker's topics are heard", seconds=30)
 
 
+async def listening(new_core: NewCore, broker: Broker, gateway: Credentials, **settings: object) -> Core:
+    """A core that has subscribed."""
+    core = core_of(new_core, broker, gateway, **settings)
+    await core.started()
+    await heard(core)
+    return core
+
+
 async def publisher(broker: Broker) -> MqttPeer:
     """Somebody who publishes to the broker."""
     peer = MqttPeer(broker.port, "3.1.1")
@@ -71,9 +79,7 @@ async def publisher(broker: Broker) -> MqttPeer:
 async def test_what_is_published_to_a_broker_is_its_devices(
     new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
 ) -> None:
-    core = core_of(new_core, broker, device)
-    await core.started()
-    await heard(core)
+    core = await listening(new_core, broker, device)
     async with await publisher(broker) as peer:
         peer.publish({"power": 7}, "site/0/telemetry")
         peer.publish(TASMOTA, "tele/1/SENSOR")
@@ -91,9 +97,7 @@ async def test_what_is_published_to_a_broker_is_its_devices(
 async def test_a_publication_that_comes_to_too_much_is_kept_as_it_came_and_holds_up_no_other(
     new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
 ) -> None:
-    core = core_of(new_core, broker, device)
-    await core.started()
-    await heard(core)
+    await listening(new_core, broker, device)
     async with await publisher(broker) as peer:
         peer.publish({"k" * 150: [1] * 9000}, "tele/1/SENSOR")
         peer.publish({"power": 7}, "site/0/telemetry")
@@ -106,9 +110,7 @@ async def test_a_publication_larger_than_a_frame_holds_up_no_other(
     new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
 ) -> None:
     """A client that hangs up at such a one is sent it again at every connection."""
-    core = core_of(new_core, broker, device)
-    await core.started()
-    await heard(core)
+    core = await listening(new_core, broker, device)
     async with await publisher(broker) as peer:
         large = peer.publish(b"x" * (FRAME_BYTES_MAX + 1), "tele/1/SENSOR")
         assert await peer.puback(large) == 0
@@ -124,9 +126,7 @@ async def test_a_publication_larger_than_a_frame_holds_up_no_other(
 async def test_a_gateway_that_is_disabled_speaks_through_its_broker_no_more(
     new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
 ) -> None:
-    core = core_of(new_core, broker, device)
-    await core.started()
-    await heard(core)
+    core = await listening(new_core, broker, device)
     assert children
     async with await publisher(broker) as peer:
         peer.publish({"state": "online"}, "zigbee2mqtt/bridge/state")
@@ -162,9 +162,7 @@ async def test_a_core_killed_between_publication_and_acknowledgement_stores_all_
 ) -> None:
     """The broker keeps what it was not acknowledged for; so what it took is stored at least once."""
     chance = random.Random("broker")
-    core = core_of(new_core, broker, device, batch_age_ms_max=200, node_name="one")
-    await core.started()
-    await heard(core)
+    core = await listening(new_core, broker, device, batch_age_ms_max=200, node_name="one")
     taken: set[int] = set()
     async with await publisher(broker) as peer:
         for _ in range(NUM_KILLS):
@@ -197,9 +195,7 @@ async def test_a_broker_keeps_what_the_journal_has_not_written_yet(
     children: list[Credentials],
     tmp_path: Path,
 ) -> None:
-    core = core_of(new_core, broker, device, node_name="one")
-    await core.started()
-    await heard(core)
+    core = await listening(new_core, broker, device, node_name="one")
     async with await publisher(broker) as peer:
         async with tampering(core.process.pid, tmp_path / "strace", "pwrite64", "delay_enter=3000000"):
             await peer.puback(peer.publish({"power": 7}, "site/0/telemetry"))

@@ -43,17 +43,22 @@ async def rest(connection: ClientConnection) -> bytes:
     return heard
 
 
+async def publishes_and_is_heard(peer: MqttPeer, database: Database, device: Credentials) -> None:
+    """Publish twenty events, which are acknowledged and stored, and hear commands."""
+    await peer.joined(device)
+    for value in range(1, 21):
+        peer.publish(event(value, metadata={"padding": "x" * 4000}))
+    await until(lambda: len(peer.pubacks) == 20, "all are acknowledged")
+    assert await peer.subscribed() == 1
+    assert [row[1] for row in await stored(database, device, 20)] == list(range(1, 21))
+
+
 @both_versions
 async def test_paho_publishes_and_is_acknowledged(
     shared_core: Core, database: Database, device: Credentials, version: str
 ) -> None:
     async with MqttPeer(shared_core.ws_port, version, transport="websockets") as peer:
-        await peer.joined(device)
-        for value in range(1, 21):
-            peer.publish(event(value, metadata={"padding": "x" * 4000}))
-        await until(lambda: len(peer.pubacks) == 20, "all are acknowledged")
-        assert await peer.subscribed() == 1
-    assert [row[1] for row in await stored(database, device, 20)] == list(range(1, 21))
+        await publishes_and_is_heard(peer, database, device)
 
 
 @both_versions
@@ -62,12 +67,7 @@ async def test_paho_publishes_within_tls_and_hears_its_commands(
 ) -> None:
     async with MqttPeer(shared_core.wss_port, version, transport="websockets") as peer:
         peer.client.tls_set_context(trusting(shared_core.data_dir.parent))
-        await peer.joined(device)
-        for value in range(1, 21):
-            peer.publish(event(value, metadata={"padding": "x" * 4000}))
-        await until(lambda: len(peer.pubacks) == 20, "all are acknowledged")
-        assert await peer.subscribed() == 1
-    assert [row[1] for row in await stored(database, device, 20)] == list(range(1, 21))
+        await publishes_and_is_heard(peer, database, device)
 
 
 async def test_aiomqtt_publishes_and_is_acknowledged(

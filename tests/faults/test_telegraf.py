@@ -56,14 +56,16 @@ OF_MEMORY = "\n[[inputs.mem]]\n"
 
 
 class Telegraf:
-    """One Telegraf, with what it logged."""
+    """One Telegraf that reads lines, with what it logged."""
 
-    def __init__(self, home: Path, core: Core, device: Credentials, inputs: str) -> None:
+    def __init__(self, home: Path, core: Core, device: Credentials, lines: str, inputs: str = "") -> None:
         assert PROGRAM is not None
+        read = home / "lines"
+        read.write_text(lines, encoding="utf-8")
         self._log_path = home / "telegraf.log"
         agent = AGENT.format(batch_lines=BATCH_LINES, port=core.device_http_port, token=device.token)
         path = home / "telegraf.conf"
-        path.write_text(agent + inputs, encoding="utf-8")
+        path.write_text(agent + OF_FILE.format(path=read) + inputs, encoding="utf-8")
         self._command = tethered([PROGRAM, "--config", str(path)], death_signal=signal.SIGKILL)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -125,9 +127,7 @@ async def values_of(database: Database, device: Credentials, count: int, kind: s
 async def test_what_it_reads_is_stored_once_with_its_time_and_tags(
     shared_core: Core, database: Database, device: Credentials, tmp_path: Path, running: list[Telegraf]
 ) -> None:
-    path = tmp_path / "lines"
-    path.write_text(lines_of(NUM_LINES), encoding="utf-8")
-    telegraf = Telegraf(tmp_path, shared_core, device, OF_FILE.format(path=path) + OF_MEMORY)
+    telegraf = Telegraf(tmp_path, shared_core, device, lines_of(NUM_LINES), OF_MEMORY)
     running.append(telegraf)
     telegraf.start("--once")
     assert await telegraf.ended() == 0
@@ -149,9 +149,7 @@ async def test_what_it_reads_is_stored_once_with_its_time_and_tags(
 async def test_lines_that_break_a_rule_are_dead_letters_and_it_goes_on(
     shared_core: Core, database: Database, device: Credentials, tmp_path: Path, running: list[Telegraf]
 ) -> None:
-    path = tmp_path / "lines"
-    path.write_text(f"{'n' * 60} value=1 {AT_NS}\ngood value=2 {AT_NS}\n", encoding="utf-8")
-    telegraf = Telegraf(tmp_path, shared_core, device, OF_FILE.format(path=path))
+    telegraf = Telegraf(tmp_path, shared_core, device, f"{'n' * 60} value=1 {AT_NS}\ngood value=2 {AT_NS}\n")
     running.append(telegraf)
     telegraf.start("--once")
     assert await telegraf.ended() == 0
@@ -163,9 +161,7 @@ async def test_lines_that_break_a_rule_are_dead_letters_and_it_goes_on(
 async def test_a_batch_of_nothing_but_such_lines_is_told_and_not_sent_again(
     shared_core: Core, database: Database, device: Credentials, tmp_path: Path, running: list[Telegraf]
 ) -> None:
-    path = tmp_path / "lines"
-    path.write_text(f"{'n' * 60} value=1 {AT_NS}\n", encoding="utf-8")
-    telegraf = Telegraf(tmp_path, shared_core, device, OF_FILE.format(path=path))
+    telegraf = Telegraf(tmp_path, shared_core, device, f"{'n' * 60} value=1 {AT_NS}\n")
     running.append(telegraf)
     telegraf.start()
     said = "kept as a dead letter"
@@ -178,10 +174,8 @@ async def test_a_batch_of_nothing_but_such_lines_is_told_and_not_sent_again(
 async def test_a_token_that_is_none_is_said_and_what_was_read_is_kept_for_later(
     shared_core: Core, database: Database, device: Credentials, tmp_path: Path, running: list[Telegraf]
 ) -> None:
-    path = tmp_path / "lines"
-    path.write_text(lines_of(10), encoding="utf-8")
     stranger = Credentials(device.device_id, "nobody")
-    telegraf = Telegraf(tmp_path, shared_core, stranger, OF_FILE.format(path=path))
+    telegraf = Telegraf(tmp_path, shared_core, stranger, lines_of(10))
     running.append(telegraf)
     telegraf.start()
     await until_in_thread(lambda: "401" in telegraf.log(), "it says so", seconds=30)
@@ -195,9 +189,7 @@ async def test_a_core_that_is_full_and_killed_is_written_to_again_and_nothing_is
     """A batch that was durable when its answer was lost comes again and is stored twice; none is lost."""
     core = new_core(batch_age_ms_max=200, journal_bytes_max=4 << 20)
     await core.started()
-    path = tmp_path / "lines"
-    path.write_text(lines_of(NUM_LINES_FULL, padding="x" * 300), encoding="utf-8")
-    telegraf = Telegraf(tmp_path, core, device, OF_FILE.format(path=path))
+    telegraf = Telegraf(tmp_path, core, device, lines_of(NUM_LINES_FULL, padding="x" * 300))
     running.append(telegraf)
     await database.kill()
     telegraf.start()

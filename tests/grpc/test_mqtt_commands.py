@@ -5,8 +5,6 @@ import json
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from hse.adapters.ingest_stubs import devices_pb2 as pb
 from tests.faults.conditions import until
@@ -85,12 +83,7 @@ async def test_a_command_that_is_larger_than_the_device_takes_is_rejected_and_ot
     shared_core: Core, caller: Caller, device: Credentials
 ) -> None:
     async with MqttPeer(shared_core.mqtt_port) as peer:
-        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        limits.MaximumPacketSize = 300
-        peer.client.username_pw_set(str(device.device_id), device.token)
-        await asyncio.to_thread(peer.client.connect, "127.0.0.1", shared_core.mqtt_port, properties=limits)
-        peer.client.loop_start()
-        await until(lambda: peer.connacks, "CONNACK comes")
+        await peer.joined(device, packet_bytes_max=300)
         await peer.subscribed()
         answer = await caller.ask("SendDeviceCommand", command(device, "large", params={"a": "x" * 400}))
         assert (answer.state, answer.success) == (pb.REJECTED, False)

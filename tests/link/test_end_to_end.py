@@ -9,12 +9,10 @@ from uuid import UUID
 
 import psycopg
 import pytest_asyncio
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from tests.api.conftest import Client, api, api_database_url, app, built, parts, world
 from tests.api.world import World
-from tests.faults.conditions import until, until_in_thread
+from tests.faults.conditions import until_in_thread
 from tests.faults.conftest import knows, no_connection_is_left_open
 from tests.faults.core import Core
 from tests.faults.mqtt import MqttPeer
@@ -132,12 +130,7 @@ async def test_what_is_too_large_for_a_device_fails_at_once_and_says_so(
     assert found["message"].startswith("invalid_command: the parameters have more than 8192 bytes")
     await peer.close()
     async with MqttPeer(core.mqtt_port) as mqtt:
-        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        limits.MaximumPacketSize = 400
-        mqtt.client.username_pw_set(str(lock.device_id), lock.token)
-        await asyncio.to_thread(mqtt.client.connect, "127.0.0.1", core.mqtt_port, properties=limits)
-        mqtt.client.loop_start()
-        await until(lambda: mqtt.connacks, "CONNACK comes")
+        await mqtt.joined(lock, packet_bytes_max=400)
         await mqtt.subscribed()
         found = await send(api, world, "draw", wait=30, timeout_seconds=3600, params={"picture": "x" * 500})
         assert (found["state"], found["status"]) == ("failed", None), found
