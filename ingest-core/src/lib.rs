@@ -15,7 +15,7 @@
 //! - [`inbound`], [`outbound`]: sockets; the database;
 //! - [`node`], [`startup`], [`shutdown`]: what one process is made of, how it starts, and in which order it stops;
 //! - [`config`], [`metrics`]: every limit; every metric's name;
-//! - [`tls`]: towards servers that this machine trusts;
+//! - [`tls`]: certificates from files, and TLS towards servers;
 //! - `python`: the only file that knows Python.
 //!
 //! Promise: what was acknowledged is stored exactly once, whatever is killed or cut in between. Each module states the
