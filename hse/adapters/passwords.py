@@ -1,14 +1,15 @@
 """Passwords: hashed with argon2id and judged with zxcvbn, both off the event loop, few at once, and after a bounded wait."""
 
+import asyncio
 import os
 import threading
 import unicodedata
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn import zxcvbn
@@ -21,6 +22,8 @@ PASSES = 2
 LANES = 1
 # Whoever signs in can make a machine work: half of its processors at most, so that the other half answers devices and people.
 AT_ONCE_MAX = max(1, len(os.sched_getaffinity(0)) // 2)
+# And of those it takes what nobody else wants, but for one part in seventy.
+NICENESS = 19
 # With so many before one, the wait would be longer than anybody's patience.
 WAITING_MAX = 100
 WAIT_SECONDS_MAX = 5
@@ -36,6 +39,7 @@ class Argon2Passwords:
     def __init__(self, *, at_once_max: int = AT_ONCE_MAX, memory_kib: int = MEMORY_KIB) -> None:
         self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=memory_kib, parallelism=LANES)
         self._limiter = anyio.CapacityLimiter(at_once_max)
+        self._threads = ThreadPoolExecutor(at_once_max, "passwords", initializer=os.nice, initargs=(NICENESS,))
         # zxcvbn keeps the words of the user whom it judges for in a variable of the module.
         self._judging = threading.Lock()
         # Verified against where there is no hash, so that this takes as long.
@@ -75,7 +79,7 @@ class Argon2Passwords:
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         async with self._turn():
-            return await anyio.to_thread.run_sync(work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@
 //! - [`inbound`], [`outbound`]: sockets; the database;
 //! - [`node`], [`startup`], [`shutdown`]: what one process is made of, how it starts, and in which order it stops;
 //! - [`config`], [`metrics`]: every limit; every metric's name;
+//! - [`scheduling`]: how soon a thread gets a busy processor;
 //! - [`tls`]: certificates from files, and TLS towards servers;
 //! - `python`: the only file that knows Python.
 //!
@@ -32,6 +33,7 @@ pub mod outbound;
 pub mod pipeline;
 #[cfg(feature = "python")]
 mod python;
+pub mod scheduling;
 pub mod shutdown;
 pub mod startup;
 pub mod tls;

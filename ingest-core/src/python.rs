@@ -11,10 +11,12 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::journal;
+use crate::scheduling::ask_for_short_slices;
 use crate::shutdown::EXIT_FATAL;
 use crate::startup::{self, Ports};
 
@@ -111,6 +113,9 @@ impl Core {
             ));
         }
         start_logging(&self.config.log_level)?;
+        if let Err(error) = ask_for_short_slices() {
+            debug!(%error, "the core's threads have slices as long as everybody's");
+        }
         let runtime = Builder::new_multi_thread()
             .enable_all()
             .thread_name("ingest")

@@ -19,6 +19,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "config": set(),
     "metrics": set(),
     "tls": set(),
+    "scheduling": set(),
     "pipeline": WORDS | {"event", "frame", "journal"},
     "outbound": INSIDE,
     # What a running node is made of; connections hold it.

@@ -1,6 +1,7 @@
 """Which passwords are refused, and why; and that hashing them waits its turn."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -75,6 +76,21 @@ async def test_a_wait_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords = Argon2Passwords(at_once_max=1)
     answers = await asyncio.gather(*(passwords.hash("seven otters") for _ in range(3)), return_exceptions=True)
     assert [isinstance(answer, PasswordsOverloaded) for answer in answers] == [False, True, True]
+
+
+async def test_the_work_gives_way_to_all_else_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    found = []
+
+    def judged(*_: object, **__: object) -> dict[str, object]:
+        # Of the thread that asks, though it is called a process.
+        found.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return {"score": 4, "feedback": {"warning": ""}}
+
+    monkeypatch.setattr(adapter, "zxcvbn", judged)
+    await Argon2Passwords().judge("seven otters", [])
+    assert found == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == niceness < 19
 
 
 async def test_without_a_hash_no_password_is_right_not_even_the_one_it_is_compared_with() -> None:
