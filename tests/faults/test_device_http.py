@@ -290,6 +290,23 @@ async def test_a_connection_that_says_nothing_is_closed(new_core: NewCore) -> No
     writer.close()
 
 
+async def test_who_asks_on_and_on_and_never_reads_is_closed(new_core: NewCore) -> None:
+    core = new_core(keepalive_s=1)
+    await core.started()
+    _, writer = await asyncio.open_connection("127.0.0.1", core.device_http_port, limit=1024)
+
+    async def ask_on() -> None:
+        for _ in range(1000):
+            writer.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+            await writer.drain()
+
+    async with asyncio.timeout(30):
+        # Until what the system holds between both is full, and then until the core has had enough.
+        with pytest.raises(ConnectionError):
+            await ask_on()
+    writer.close()
+
+
 async def test_a_body_that_does_not_come_in_time_is_asked_for_again(new_core: NewCore, device: Credentials) -> None:
     """Telegraf lets go of what is answered with 408."""
     core = new_core(keepalive_s=1)

@@ -15,6 +15,7 @@
 //! - What a known device sends and nobody can understand is kept as a dead letter, and answered with 400. What a stranger sends is
 //!   kept nowhere.
 //! - A token is neither logged nor repeated in an answer; nor is a path, which may hold one.
+//! - Who does not read his answers is closed, as who sends nothing is.
 //! - A device's request holds a body of `frame_bytes_max`, a stranger's 4 KiB; a connection one request at a time.
 
 mod answers;
@@ -38,6 +39,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_io_timeout::TimeoutStream;
 use tracing::debug;
 use uuid::Uuid;
 
@@ -47,7 +49,7 @@ use keep::keep;
 pub use polls::Polls;
 use routes::{Asked, JSON, Route, route};
 
-use crate::config::LAST_WORDS_TIMEOUT;
+use crate::config::{LAST_WORDS_TIMEOUT, WRITE_TIMEOUT};
 use crate::event::metadata_to_json;
 use crate::frame::{self, Incoming as Frame, kind};
 use crate::inbound::formats::line_protocol::{Precision, lines};
@@ -97,13 +99,16 @@ where
             .inc();
         Ok::<_, Infallible>(answer.into_response())
     });
+    let keepalive = Duration::from_secs(node.config.keepalive_s);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(keepalive.min(WRITE_TIMEOUT)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Also for a connection that waits for its next request.
-        .header_read_timeout(Duration::from_secs(node.config.keepalive_s))
+        .header_read_timeout(keepalive)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

@@ -410,11 +410,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             let out = &mut self.socket.outgoing;
             match self.deliveries.queue(out, &command, &child_name) {
                 Ok(()) => {}
-                Err(why @ NotSent::TooLarge) => {
+                Err(why @ (NotSent::TooLarge | NotSent::NoTopic)) => {
                     self.commands.reject(&command.request_id, why.as_str());
                 }
                 // It may hear otherwise later on.
-                Err(why @ (NotSent::NotForChild | NotSent::NoSuchChild | NotSent::NoTopic)) => {
+                Err(why @ (NotSent::NotForChild | NotSent::NoSuchChild)) => {
                     self.commands.refuse(&command.request_id, why.as_str());
                 }
             }

@@ -68,7 +68,7 @@ impl NotSent {
             }
             Self::NoSuchChild => "device_id names no child of this gateway; nothing was written",
             Self::NoTopic => {
-                "the device hears commands under topics, in which this type cannot stand; nothing was written"
+                "invalid_command: the device hears commands under topics, in which this type cannot stand; nothing was written"
             }
         }
     }
