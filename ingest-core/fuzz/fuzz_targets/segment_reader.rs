@@ -11,7 +11,9 @@ const SEGMENT_BYTES: usize = 4096;
 const HEADER_BYTES: usize = 24;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&[how, index], data)) = data.split_first_chunk() else { return };
+    let Some((&[how, index], data)) = data.split_first_chunk() else {
+        return;
+    };
     match how % 2 {
         0 => read_anything(index, data),
         _ => read_changed(index, data),
@@ -30,14 +32,23 @@ fn read_anything(index: u8, segment: &[u8]) {
         end = position + HEADER_BYTES + payload.len();
     }
     assert!(usize::try_from(contents.end).unwrap() >= end);
-    assert!(contents.readable_after.iter().all(|&position| position > contents.end));
+    assert!(
+        contents
+            .readable_after
+            .iter()
+            .all(|&position| position > contents.end)
+    );
 }
 
 /// Data: number of changes, the changes as (offset, mask), then payloads as (length, bytes).
 fn read_changed(index: u8, data: &[u8]) {
     let start = usize::from(index) * SEGMENT_BYTES;
-    let Some((&num_changes, data)) = data.split_first() else { return };
-    let Some((changes, mut data)) = data.split_at_checked(usize::from(num_changes % 4) * 3) else { return };
+    let Some((&num_changes, data)) = data.split_first() else {
+        return;
+    };
+    let Some((changes, mut data)) = data.split_at_checked(usize::from(num_changes % 4) * 3) else {
+        return;
+    };
     let mut segment = Vec::new();
     let mut expected = Vec::new();
     while let Some((&len, rest)) = data.split_first() {
@@ -59,7 +70,9 @@ fn read_changed(index: u8, data: &[u8]) {
         }
     }
     let contents = read_segment(JOURNAL_ID, u32::from(index), &segment);
-    let is_untouched = |(offset, payload): &&(usize, &[u8])| offset + HEADER_BYTES + payload.len() <= first_changed;
+    let is_untouched = |(offset, payload): &&(usize, &[u8])| {
+        offset + HEADER_BYTES + payload.len() <= first_changed
+    };
     let num_untouched = expected.iter().take_while(is_untouched).count();
     assert!(contents.records.len() >= num_untouched);
     // Up to three changed bytes cannot make a record that was not written: CRC32C notices them at this length,
@@ -76,7 +89,9 @@ fn append(segment: &mut Vec<u8>, start: usize, payload: &[u8]) {
     let mut rest = position.to_le_bytes().to_vec();
     rest.extend([0; 4]);
     rest.extend([1, 0, 0, 0]);
-    let crc = [JOURNAL_ID.as_bytes(), &len[..], &rest, payload].into_iter().fold(0, crc32c::crc32c_append);
+    let crc = [JOURNAL_ID.as_bytes(), &len[..], &rest, payload]
+        .into_iter()
+        .fold(0, crc32c::crc32c_append);
     segment.extend(len);
     segment.extend(crc.to_le_bytes());
     segment.extend(rest);

@@ -19,7 +19,7 @@
 //! **Absent.** Extensions (compression): offers are ignored, as are subprotocols other than `mqtt`. WebSocket PINGs are answered and are no sign
 //! of life, as TCP's keepalive is none: a device that has nothing to say sends PING frames of the protocol.
 
-mod messages;
+pub mod messages;
 mod stream;
 #[cfg(test)]
 mod tests;
