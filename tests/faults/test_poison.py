@@ -46,6 +46,14 @@ POISON: dict[str, tuple[Event, str]] = {
     "NUL in a key": ({"type": "t", "metadata": {"\0": 1}}, "bad_metadata"),
     "number as a key": ({"type": "t", "metadata": {1: 1}}, "bad_metadata"),
     "metadata of 8193 bytes": ({"type": "t", "metadata": metadata_of(METADATA_BYTES_MAX + 1)}, "bad_metadata"),
+    "a part of what is kept of the unreadable": (
+        {"type": "unreadable", "metadata": {"reason": "\0", "topic": "a", "payload": "b"}},
+        "bad_metadata",
+    ),
+    "all of what is kept of the unreadable": (
+        {"type": "unreadable", "metadata": {"reason": "\0", "topic": "a", "payload": b"b"}},
+        "bad_payload",
+    ),
     "25 hours ahead": ({"type": "t", "time_us": now_us() + 25 * HOUR_US}, "bad_time"),
     "the year 9999": ({"type": "t", "time_us": 253402300799000000}, "bad_time"),
     "the last time there is": ({"type": "t", "time_us": INT64_MAX}, "bad_time"),

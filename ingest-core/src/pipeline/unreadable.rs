@@ -13,6 +13,10 @@ use crate::frame::encode_event;
 
 const UNREADABLE: &str = "unreadable";
 const REASON: &str = "reason";
+const TOPIC: &str = "topic";
+const PAYLOAD: &str = "payload";
+/// Of a reason, which may repeat what was sent.
+const REASON_CHARS_MAX: usize = 500;
 
 /// A message that cannot be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +37,9 @@ impl Unreadable<'_> {
         write_map_len(&mut metadata, 3);
         write_str(&mut metadata, REASON);
         write_str(&mut metadata, self.reason);
-        write_str(&mut metadata, "topic");
+        write_str(&mut metadata, TOPIC);
         write_str(&mut metadata, self.topic);
-        write_str(&mut metadata, "payload");
+        write_str(&mut metadata, PAYLOAD);
         write_bin(&mut metadata, self.payload);
         let event = Event {
             time_us: None,
@@ -52,14 +56,26 @@ impl Unreadable<'_> {
 }
 
 /// Why what `event` keeps cannot be understood; none where it is another event.
+///
+/// A device that speaks MessagePack can send this form itself, so the reason is made into what a column of text can hold.
 #[must_use]
-pub fn reason_of<'a>(event: &Event<'a>) -> Option<&'a str> {
+pub fn reason_of(event: &Event<'_>) -> Option<String> {
+    if event.event_type != UNREADABLE {
+        return None;
+    }
     let mut reader = Reader::new(event.metadata?);
     let mut next = || reader.token().ok();
-    match (event.event_type, next()?, next()?, next()?) {
-        (UNREADABLE, Token::Map(3), Token::Str(REASON), Token::Str(reason)) => Some(reason),
-        _ => None,
-    }
+    let (Token::Map(3), Token::Str(REASON), Token::Str(reason)) = (next()?, next()?, next()?)
+    else {
+        return None;
+    };
+    let (Token::Str(TOPIC), Token::Str(_), Token::Str(PAYLOAD), Token::Bin(_)) =
+        (next()?, next()?, next()?, next()?)
+    else {
+        return None;
+    };
+    let kept = reason.chars().filter(|char| *char != '\0');
+    Some(kept.take(REASON_CHARS_MAX).collect())
 }
 
 #[cfg(test)]
@@ -77,7 +93,7 @@ mod tests {
         };
         let bytes = unreadable.encode();
         let event = EventIter::first(&bytes).unwrap().event;
-        assert_eq!(reason_of(&event), Some("not JSON"));
+        assert_eq!(reason_of(&event).as_deref(), Some("not JSON"));
         assert_eq!(check_event(&event, 0, 0), Err(RejectCode::BadMetadata));
         let other = Event {
             event_type: "a",
@@ -89,5 +105,18 @@ mod tests {
             ..event
         };
         assert_eq!(reason_of(&without), None);
+    }
+
+    #[test]
+    fn a_device_that_sends_the_form_itself_says_nothing_that_cannot_be_stored() {
+        let said = "\0a".repeat(1000);
+        let unreadable = Unreadable {
+            topic: "",
+            payload: b"",
+            reason: &said,
+        };
+        let bytes = unreadable.encode();
+        let event = EventIter::first(&bytes).unwrap().event;
+        assert_eq!(reason_of(&event), Some("a".repeat(500)));
     }
 }

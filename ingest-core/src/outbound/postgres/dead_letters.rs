@@ -207,8 +207,7 @@ impl DeadLetterRetry {
             return Err("event cannot be decoded".to_owned());
         };
         if letter.code == RejectCode::BadPayload.as_str() {
-            let reason = reason_of(&event.event).unwrap_or(&letter.code);
-            return Err(reason.to_owned());
+            return Err(reason_of(&event.event).unwrap_or_else(|| letter.code.clone()));
         }
         let now = now_us();
         check_event(&event.event, now, now.saturating_sub(self.retention_us))

@@ -86,7 +86,7 @@ pub fn encode_dead_letters(batch: &Batch, refused: &RefusedRows) -> Vec<Bytes> {
             RejectCode::BadPayload => (reason_of(&row.event), None),
             _ => (None, Some(next_attempt_us)),
         };
-        let reason = reason.unwrap_or(code.as_str());
+        let reason = reason.as_deref().unwrap_or(code.as_str());
         write_dead_letter(&mut out, &row, code.as_str(), reason, next_attempt_us);
     }
     for (index, reason) in refused {
