@@ -5,6 +5,12 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+# The server gives up a process that is gone without a word, together with the locks that it held.
+OPTIONS = (
+    "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=30000"
+)
+
 
 def psycopg_url(database_url: str) -> sa.URL:
     """The URL for psycopg 3, whichever of the usual spellings of a PostgreSQL URL it is given.
@@ -18,7 +24,7 @@ def psycopg_url(database_url: str) -> sa.URL:
 def create_engine(database_url: str) -> sa.Engine:
     """An engine for commands and jobs. Raises `sqlalchemy.exc.ArgumentError` when `database_url` is not a URL."""
     url = psycopg_url(database_url)
-    options = {"application_name": "hse", "options": "-c timezone=UTC"}
+    options = {"application_name": "hse", "options": OPTIONS}
     # What was to be stored is none of the log's business when a statement fails.
     return sa.create_engine(url, connect_args=options, hide_parameters=True)
 

@@ -16,8 +16,14 @@ use crate::tls::{ClientTls, TlsError};
 
 /// Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk; and a role's defaults must
 /// not cut a large batch short, for ever.
-const OPTIONS: &str = "-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0 \
-                       -c idle_in_transaction_session_timeout=120000 -c timezone=UTC";
+///
+/// What we have given up the server must give up, too: a lock that it waits for, before `DATABASE_DEADLINE`, or else each new try
+/// would leave a session behind; and a node that is gone in the middle of a COPY, where only TCP tells it so, while that holds the
+/// locks of the node's cursor and its devices.
+const OPTIONS: &str = "-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=50s \
+                       -c idle_in_transaction_session_timeout=120000 -c timezone=UTC \
+                       -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 \
+                       -c tcp_user_timeout=30000";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that vanished is noticed within about this, whatever TCP would wait.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
