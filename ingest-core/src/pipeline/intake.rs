@@ -139,7 +139,7 @@ impl Intake {
                 }
                 Err(refusal) => {
                     if refusal == Refusal::JournalFull {
-                        window.refuse();
+                        window.refuse(entry.first_seq);
                     }
                     Taken::Refused(refusal)
                 }

@@ -47,7 +47,8 @@ pub struct SequenceWindow {
     epoch: u64,
     taken: u64,
     durable: u64,
-    is_after_refusal: bool,
+    /// Where the device must go on after a refusal: no frame behind it is taken before.
+    resumes_at: Option<u64>,
     refusals_seen: u64,
 }
 
@@ -115,7 +116,7 @@ impl SequenceWindow {
                 num_known: self.taken - first_seq + 1,
                 is_jump: false,
             }
-        } else if self.is_after_refusal && first_seq > self.taken + 1 {
+        } else if self.resumes_at.is_some_and(|seq| first_seq > seq) {
             Admission::AfterRefusal
         } else {
             Admission::Take {
@@ -128,7 +129,7 @@ impl SequenceWindow {
     /// The journal has the events up to `seq` in its queue.
     pub fn take(&mut self, seq: u64) {
         self.taken = self.taken.max(seq);
-        self.is_after_refusal = false;
+        self.resumes_at = self.resumes_at.filter(|first| *first > seq);
     }
 
     #[must_use]
@@ -151,17 +152,18 @@ impl SequenceWindow {
         self.taken = self.taken.max(self.durable);
     }
 
-    /// Events after `taken` were not taken. Until the device goes back to the first of them, frames behind it are
+    /// Events from `first_seq` on were not taken. Until the device goes back to them, frames behind them are
     /// refused too: they were on their way when we said BUSY, and taking them would acknowledge the hole before them.
     /// A device that really lost those events says so by connecting again.
-    pub fn refuse(&mut self) {
-        self.is_after_refusal = true;
+    pub fn refuse(&mut self, first_seq: u64) {
+        let earlier = self.resumes_at.unwrap_or(first_seq);
+        self.resumes_at = Some(first_seq.min(earlier));
     }
 
     /// The journal gave back a frame that it had in its queue.
     pub fn fall_back(&mut self) {
         self.taken = self.durable;
-        self.refuse();
+        self.refuse(self.taken.saturating_add(1));
     }
 }
 
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn frames_behind_a_refused_one_are_refused_until_the_device_goes_back() {
         let mut window = window(1, 10);
-        window.refuse();
+        window.refuse(11);
         assert_eq!(window.admit(16, 5), Admission::AfterRefusal);
         assert_eq!(
             window.admit(11, 5),
@@ -255,6 +257,21 @@ mod tests {
             Admission::Take {
                 num_known: 0,
                 is_jump: false
+            }
+        );
+    }
+
+    #[test]
+    fn a_refused_frame_behind_a_gap_of_the_device_may_be_sent_again() {
+        let mut window = window(1, 10);
+        window.refuse(20);
+        window.refuse(25);
+        assert_eq!(window.admit(25, 5), Admission::AfterRefusal);
+        assert_eq!(
+            window.admit(20, 5),
+            Admission::Take {
+                num_known: 0,
+                is_jump: true
             }
         );
     }
