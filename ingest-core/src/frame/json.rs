@@ -19,7 +19,7 @@ use crate::event::msgpack::{
     write_nil, write_str, write_uint,
 };
 
-pub use message::{MessageError, events_message, result_message};
+pub use message::{MessageError, events_message, fault_of, result_message};
 
 mod message;
 

@@ -47,10 +47,20 @@ const NO_NUMBER: u64 = 1;
 /// Why a message is not what it should be, in words for a person.
 #[derive(Debug, Error)]
 pub enum MessageError {
-    #[error("not the JSON that is taken here: {0}")]
+    #[error("not the JSON that is taken here: {}", fault_of(.0))]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+/// Where JSON is not what it should be, without the values in it: they may be secrets, and more people read the fault.
+#[must_use]
+pub fn fault_of(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        let (line, column) = (error.line(), error.column());
+        return format!("a value is not what is expected there, at line {line} column {column}");
+    }
+    error.to_string()
 }
 
 /// Turns a message into the body of an EVENTS frame; what `body` held is dropped. Returns the epoch of numbered events.

@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use crate::event::Event;
 use crate::event::msgpack::{write_array_len, write_str, write_uint};
+use crate::frame::json::fault_of;
 use crate::frame::{EVENTS_PER_FRAME_MAX, Events, encode_event};
 use crate::pipeline::unreadable::Unreadable;
 
@@ -38,7 +39,7 @@ const DECODED_BYTES_MAX: usize = 16 << 20;
 /// Why a payload is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    #[error("not JSON: {0}")]
+    #[error("not JSON: {}", fault_of(.0))]
     Json(#[from] serde_json::Error),
     #[error("not UTF-8: {0}")]
     Text(#[from] std::str::Utf8Error),
