@@ -128,6 +128,22 @@ async def test_who_waits_for_updates_is_told_what_is_otherwise(
     assert set(told) == {"interval"}
 
 
+async def test_who_is_disabled_while_he_waits_for_updates_is_told_nothing(
+    shared_core: Core, http_device: HttpDevice, database: Database, device: Credentials
+) -> None:
+    assert (await http_device.api("GET", "attributes/updates", params={"timeout": 100})).status_code == 408
+    asked = asyncio.create_task(http_device.api("GET", "attributes/updates", params={"timeout": 20_000}))
+    await asyncio.sleep(0.5)
+    database.execute("update devices set is_enabled = false where id = %s", [device.device_id])
+    another = HttpDevice.of(shared_core.device_http_port, device)
+    for _ in range(1000):
+        if (await another.post_json({"a": 1})).status_code == 401:
+            break
+    desire(database, device, {"password": "new"})
+    answer = await asked
+    assert (answer.status_code, "password" in answer.text) == (401, False)
+
+
 async def test_a_device_asks_by_rpc(http_device: HttpDevice) -> None:
     answer = await http_device.api("POST", "rpc", json={"method": "getSessionLimits", "params": {}})
     assert answer.json()["maxPayloadSize"] == 256 << 10

@@ -335,6 +335,10 @@ impl Caller<'_> {
                 .await
                 .map(|known| told.changes(&known.desired))
             {
+                // It may have lost its token while it waited.
+                Ok(Some(_)) if self.node.registry.authenticate(own, self.token).is_err() => {
+                    return Dialect::ThingsBoard.unauthorized();
+                }
                 Ok(Some(changes)) => return Answer::json(&changes),
                 Ok(None) => {}
                 Err(error) => return self.away(&error),
