@@ -214,6 +214,27 @@ async def test_a_gateway_is_a_visible_device_of_the_same_organisation_that_is_no
     assert (await api.delete(path, headers=headers)).status_code == 204
 
 
+async def test_to_stand_behind_a_gateway_takes_the_permission_at_its_place_too(api: Client, world: World) -> None:
+    """What a gateway says of a name goes to who has that name, or that serial number."""
+    gateway = await add(api, world.chief, name="Gate", establishment_id=site(world, 1))
+    child = await add(api, world.chief, name="Child", establishment_id=site(world), gateway_id=gateway["id"])
+    # He sees the gateway, and may do nothing at its place.
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute(
+            "insert into user_establishments (user_id, establishment_id, role_id) values (%s, %s, %s)",
+            [world.admin.id, site(world, 1), world.second_site_role],
+        )
+    behind = {"name": "door-1", "establishment_id": site(world), "gateway_id": gateway["id"]}
+    problem_of(await api.post(DEVICES, headers=world.admin.headers, json=behind), 403, "permission.missing")
+    own, headers = f"{DEVICES}/{world.tenant.sites[0].device_id}", world.admin.headers
+    problem_of(await api.patch(own, headers=headers, json={"gateway_id": gateway["id"]}), 403, "permission.missing")
+    path = f"{DEVICES}/{child['id']}"
+    for called in ({"name": "door-1"}, {"serial_number": "door-1"}):
+        problem_of(await api.patch(path, headers=headers, json=called), 403, "permission.missing")
+    kept = {"name": "Child", "model": "M"}
+    assert (await api.patch(path, headers=headers, json=kept)).json()["model"] == "M"
+
+
 async def test_a_gateway_with_children_out_of_sight_does_not_become_a_child(api: Client, world: World) -> None:
     gateway = await add(api, world.chief, name="Gate", establishment_id=site(world))
     await add(api, world.chief, name="Child", establishment_id=site(world, 1), gateway_id=gateway["id"])

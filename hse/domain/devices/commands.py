@@ -19,6 +19,9 @@ from hse.domain.devices.ports import DevicesWork
 from hse.domain.errors import Forbidden, Invalid
 from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
+# What a gateway may call a child.
+CALLED_BY = ("name", "serial_number")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateDevice:
@@ -72,7 +75,7 @@ async def create_device(work: DevicesWork, command: CreateDevice) -> Device:
     organization_id = await _organization_of_new(work, command)
     await _check_area(work, command.establishment_id, command.area_id)
     if command.gateway_id is not None:
-        await _check_gateway(work, organization_id, command.gateway_id)
+        await _check_gateway(work, organization_id, command.gateway_id, "create_device")
     await check_profile(work, organization_id, command.profile_id)
     return await work.devices.add({**values, "organization_id": organization_id})
 
@@ -97,6 +100,10 @@ async def change_device(
     gateway_id = changes.get("gateway_id", before.gateway_id)
     if gateway_id is not None and gateway_id != before.gateway_id:
         await _check_child(work, before, gateway_id)
+    elif gateway_id is not None and any(
+        changes.get(one, getattr(before, one)) != getattr(before, one) for one in CALLED_BY
+    ):
+        await _check_gateway(work, before.organization_id, gateway_id, "update_device")
     if changes.get("profile_id", before.profile_id) != before.profile_id:
         await check_profile(work, before.organization_id, changes["profile_id"])
     return await work.devices.change(before, changes, version=version)
@@ -168,16 +175,19 @@ async def _check_area(work: DevicesWork, establishment_id: UUID | None, area_id:
         raise Invalid("area_id", "is no area of this establishment")
 
 
-async def _check_gateway(work: DevicesWork, organization_id: UUID, gateway_id: UUID) -> None:
+async def _check_gateway(work: DevicesWork, organization_id: UUID, gateway_id: UUID, act: str) -> None:
+    """Raises `UnusableGateway`; `Forbidden` without `act` at its place: what it says of a name goes to the child of that name."""
     gateway = await work.devices.find(gateway_id, work.actor.reach("read_device"))
     if gateway is None or gateway.organization_id != organization_id or gateway.gateway_id is not None:
         raise UnusableGateway(gateway_id)
+    if not gateway.is_within(work.actor.reach(act)):
+        raise Forbidden(act)
 
 
 async def _check_child(work: DevicesWork, device: Device, gateway_id: UUID) -> None:
     if gateway_id == device.id:
         raise UnusableGateway(gateway_id)
-    await _check_gateway(work, device.organization_id, gateway_id)
+    await _check_gateway(work, device.organization_id, gateway_id, "update_device")
     if device.has_token:
         raise TokenMustGoFirst(device.id)
     if await work.devices.has_children(device.id):
