@@ -53,14 +53,14 @@ pub enum MessageError {
     Frame(#[from] FrameError),
 }
 
-/// Where JSON is not what it should be, without the values in it: they may be secrets, and more people read the fault.
+/// Why JSON is not what it should be, without the value that is not: it may be a secret, and more people read why.
 #[must_use]
 pub fn fault_of(error: &serde_json::Error) -> String {
-    if error.is_data() {
-        let (line, column) = (error.line(), error.column());
-        return format!("a value is not what is expected there, at line {line} column {column}");
+    let why = error.to_string();
+    match why.rsplit_once(", expected ") {
+        Some((_found, expected)) if error.is_data() => format!("expected {expected}"),
+        _ => why,
     }
-    error.to_string()
 }
 
 /// Turns a message into the body of an EVENTS frame; what `body` held is dropped. Returns the epoch of numbered events.
@@ -218,6 +218,7 @@ mod tests {
     fn what_is_no_message_of_events_says_why() {
         let cases = [
             ("21.5", "an event, a list of events"),
+            ("\"a, expected b\"", "here: expected an event"),
             ("{\"type\": \"a\"", "EOF"),
             ("{\"type\": \"a\"} x", "trailing"),
             ("\u{feff}{}", "expected value"),
