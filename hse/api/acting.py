@@ -20,6 +20,7 @@ from hse.adapters.sealing import Sealer
 from hse.api.limits import admit
 from hse.domain.errors import Invalid
 from hse.domain.identity.principals import Principal, Unauthenticated
+from hse.domain.policy import Actor
 
 T = TypeVar("T")
 
@@ -86,19 +87,26 @@ class Acting:
             result = await command(work)
             if self.idempotency is not None:
                 sealed = self.sealer.seal(msgspec.json.encode(result))
-                await keep_answer(work.connection, work.actor.user_id, self.idempotency.key, status, sealed)
+                name = _kept_name(work.actor, self.idempotency.key)
+                await keep_answer(work.connection, work.actor.user_id, name, status, sealed)
             await work.commit()
             return result
 
     async def _look_up(self, work: PostgresWork, idempotency: Idempotency) -> None:
-        found = await find_answer(
-            work.connection, work.actor.user_id, idempotency.key, idempotency.request_hash, work.now
-        )
+        name = _kept_name(work.actor, idempotency.key)
+        found = await find_answer(work.connection, work.actor.user_id, name, idempotency.request_hash, work.now)
         if found is None:
             return
         if found.request_hash != idempotency.request_hash:
             raise Invalid("Idempotency-Key", "was used for another request: choose another one")
         raise Answered(found.status, self.sealer.unseal(found.sealed))
+
+
+def _kept_name(actor: Actor, key: str) -> str:
+    """Under what a user's answer is kept. His sessions share it; an API key, which may do less than others of his, does not."""
+    if actor.api_key_id is None:
+        return key
+    return hashlib.sha256(f"{actor.api_key_id} {key}".encode()).hexdigest()
 
 
 # What handlers ask for: `acting: Acts`, or `once: Acts` in a POST.

@@ -62,6 +62,7 @@ from hse.api.rest import (
     users,
 )
 from hse.api.security import RequestContext, cors_config, require_principal
+from hse.api.sockets import Sockets
 from hse.api.waiting import Waiting
 from hse.domain.work import values_of
 
@@ -207,9 +208,12 @@ async def life(app: Litestar) -> AsyncIterator[None]:
         state.live = await stack.enter_async_context(live_streams(database, listener, link, state.metrics))
         watches = state.booking_watches = BookingWatches()
         stack.callback(watches.end_all)
+        sockets = state.sockets = Sockets(database)
+        await stack.enter_async_context(running(sockets.look_for_ever()))
         if listener is not None:
             listener.subscribe("hse_bookings", watches.hear)
             listener.subscribe("hse_scopes", watches.hear_scopes)
+            listener.subscribe("hse_scopes", sockets.hear_scopes)
             listener.subscribe("hse_command_changed", state.waiting.hear)
             await stack.enter_async_context(running(listener.run()))
         yield

@@ -9,7 +9,9 @@ import time
 from typing import ClassVar
 from urllib.parse import unquote
 
+import httptools
 import structlog
+from litestar.utils import normalize_path
 
 from hse.api.bounds import BoundedHttpProtocol
 
@@ -40,7 +42,8 @@ class CrowdedHttpProtocol(BoundedHttpProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there: what is wanted is known."""
-        path = unquote(self.url.partition(b"?")[0].decode("ascii", "replace"))
+        # As the router will read it: it passes over slashes at the end, and over those that are doubled.
+        path = normalize_path(unquote(httptools.parse_url(self.url).path.decode("ascii", "replace")))
         self.is_long_lived = path == LIVE_PATH
         if path not in ALWAYS_ANSWERED and len(self.connections) > self.connections_max:
             self._refuse_crowd("connections", "too many connections are open: try again in a moment")

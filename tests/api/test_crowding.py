@@ -119,9 +119,14 @@ async def test_far_beyond_that_nobody_is_listened_to(port: int) -> None:
         assert await (await crowd.come()).hears_the_end()
 
 
-async def test_streams_leave_room_for_requests(live_parts: Parts, world: World) -> None:
-    token = world.user.token.encode()
-    live = b"GET /api/v1/live?kinds=state HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % token
+# One handler answers all of them.
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/live", "/api/v1/live/", "//api//v1/live", "/api/v1/%6Cive", "http://x/api/v1/live", "/api/v1/live#"],
+)
+async def test_streams_leave_room_for_requests(live_parts: Parts, world: World, path: str) -> None:
+    head = f"GET {path}?kinds=state HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.user.token}\r\n\r\n"
+    live = head.encode()
     async with (
         served(create_app(live_parts), connections_max=MAX) as port,
         callers(port) as crowd,

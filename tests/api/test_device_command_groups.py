@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.api.conftest import Client, problem_of
+from tests.api.graphql import data, nodes
 from tests.api.test_device_commands import COMMANDS, DEVICES, GROUPS, sent
 from tests.api.world import Person, World
 
@@ -124,4 +125,65 @@ async def test_groups_are_listed_to_those_who_see_one_of_their_commands(api: Cli
     for person, expected in ((world.chief, 1), (world.partner, 1), (world.admin, 0), (world.other_chief, 0)):
         items = (await api.get(GROUPS, headers=person.headers)).json()["items"]
         assert len(items) == expected
-    assert group["target"] == {**target, "organization_id": str(world.tenant.id)} or group["target"] == target
+    assert group["target"] == {**target, "organization_id": str(world.tenant.id)}
+
+
+async def test_how_many_devices_there_were_elsewhere_is_told_to_who_reaches_the_target(
+    api: Client, world: World
+) -> None:
+    first, second = world.tenant.sites
+    whole = {"organization_id": str(world.tenant.id)}
+    group = await sent(api, world.chief, GROUPS, target=whole)
+    area = {"area_id": str(first.area_id), "establishment_id": str(first.id), **whole}
+    at_first = await sent(api, world.chief, GROUPS, target={"area_id": area["area_id"]})
+    # He works at the second site, too, and sees no commands there.
+    blind = world.add_person_now("blind@example.com", "admin", organization_id=world.tenant.id, sites=[first, second])
+    world.give_role_at(blind, second, world.second_site_role)
+    for person, of_group, of_first in (
+        (world.chief, (whole, 2, 0, {"queued": 2}), (area, 1, 0, {"queued": 1})),
+        (world.partner, (whole, 2, 0, {"queued": 2}), (area, 1, 0, {"queued": 1})),
+        (world.root, (whole, 2, 0, {"queued": 2}), (area, 1, 0, {"queued": 1})),
+        (world.admin, (None, 1, None, {"queued": 1}), (area, 1, 0, {"queued": 1})),
+        (blind, (None, 1, None, {"queued": 1}), (area, 1, 0, {"queued": 1})),
+        (world.other_site_admin, (None, 1, None, {"queued": 1}), None),
+    ):
+        expected = {group["id"]: of_group, at_first["id"]: of_first} if of_first else {group["id"]: of_group}
+        for read in (over_rest, over_graphql):
+            assert await read(api, person) == expected, (person.email, read)
+
+
+async def test_who_takes_back_his_part_is_told_of_his_part_and_the_log_keeps_the_whole(
+    api: Client, world: World
+) -> None:
+    group = await sent(api, world.chief, GROUPS)
+    cancelled = await api.post(f"{GROUPS}/{group['id']}/cancel", headers=world.admin.headers)
+    assert told_of(cancelled.json()) == (None, 1, None, {"cancelled": 1})
+    params = {"action": "device_command_group.cancel"}
+    logged = await api.get("/api/v1/audit-entries", headers=world.chief.headers, params=params)
+    after = logged.json()["items"][0]["after"]
+    assert (after["target"], after["num_commands"]) == ({"organization_id": str(world.tenant.id)}, 2)
+
+
+Told = tuple[Any, int, int | None, dict[str, int]]
+
+
+def told_of(group: dict[str, Any]) -> Told:
+    return group["target"], group["num_commands"], group["num_left_out"], group["states"]
+
+
+async def over_rest(api: Client, person: Person) -> dict[str, Told]:
+    """What somebody is told of the groups that he sees, the same in their list and of each."""
+    listed = (await api.get(GROUPS, headers=person.headers)).json()["items"]
+    for group in listed:
+        assert (await api.get(f"{GROUPS}/{group['id']}", headers=person.headers)).json() == group
+    return {group["id"]: told_of(group) for group in listed}
+
+
+async def over_graphql(api: Client, person: Person) -> dict[str, Told]:
+    """The same by way of the list, and of the commands that they belong to."""
+    group = "{ id target numCommands numLeftOut states }"
+    query = f"{{ deviceCommandGroups {{ edges {{ node {group} }} }} deviceCommands {{ edges {{ node {{ group {group} }} }} }} }}"
+    found = await data(api, person, query)
+    listed = {one["id"]: one for one in nodes(found["deviceCommandGroups"])}
+    assert {one["group"]["id"]: one["group"] for one in nodes(found["deviceCommands"])} == listed
+    return {one["id"]: (one["target"], one["numCommands"], one["numLeftOut"], one["states"]) for one in listed.values()}

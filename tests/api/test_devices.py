@@ -283,6 +283,23 @@ async def test_a_token_that_is_asked_for_again_under_one_key_is_told_again_and_n
     assert first.json()["token"].encode() not in row[0]
 
 
+async def test_an_api_key_is_told_again_what_it_was_told_itself_and_nothing_else(api: Client, world: World) -> None:
+    path = f"{DEVICES}/{world.tenant.sites[0].device_id}/token"
+    once = {"Idempotency-Key": "x" * 200}
+    first_key, second_key, weaker_key = (
+        {"X-API-Key": world.add_api_key(world.admin, ["read_device", *more]), **once}
+        for more in (["manage_device_token"], ["manage_device_token"], [])
+    )
+    session = {**world.admin.headers, **once}
+    told = [(await api.post(path, headers=headers)).json()["token"] for headers in (session, first_key, second_key)]
+    assert len({*told}) == 3, "each asked for a token of its own"
+    refused = problem_of(await api.post(path, headers=weaker_key), 403, "permission.missing")
+    assert refused["action"] == "manage_device_token"
+    later = {**world.sign_in(world.admin.id, world.admin.email).headers, **once}
+    again = [(await api.post(path, headers=headers)).json()["token"] for headers in (later, first_key, second_key)]
+    assert again == told
+
+
 async def test_a_child_has_no_token_and_who_has_one_becomes_no_child(api: Client, world: World) -> None:
     gateway = await add(api, world.admin, name="Gate", establishment_id=site(world))
     child = await add(api, world.admin, name="Child", establishment_id=site(world), gateway_id=gateway["id"])

@@ -12,11 +12,15 @@ from hse.adapters.postgres.stores import TableStore, record_of
 from hse.adapters.postgres.tables import areas, device_command_groups, device_commands, devices
 from hse.domain.devices.device_commands import CommandNotWaiting, DeviceCommand, DeviceCommandGroup
 from hse.domain.devices.ports import Target
-from hse.domain.policy import Reach
+from hse.domain.policy import EVERYWHERE, Reach
 from hse.domain.work import Record
 
 COMMAND_SCOPE = SiteScope(device_commands.c.organization_id, device_commands.c.establishment_id)
 DEVICE_SCOPE = SiteScope(devices.c.organization_id, devices.c.establishment_id)
+TARGET_SCOPE = SiteScope(
+    device_command_groups.c.organization_id,
+    sa.cast(device_command_groups.c.target["establishment_id"].astext, sa.Uuid),
+)
 TAKEN_BACK = {"state": "cancelled", "dispatch": "over", "finished_at": sa.func.now()}
 IS_WAITING = (device_commands.c.state == "queued", device_commands.c.dispatch == "waiting")
 
@@ -107,6 +111,8 @@ class DeviceCommands(TableStore[DeviceCommand]):
 
     async def cancel_of_group(self, group: DeviceCommandGroup, reach: Reach) -> int:
         """Take back what waits of a group and is within the reach; returns how many."""
+        # Not as the actor sees it: the log keeps the whole, and shows it to who reaches that.
+        whole = await DeviceCommandGroups(self._transaction).find(group.id, EVERYWHERE)
         # In the order in which the worker locks them.
         waiting = (
             sa.select(device_commands.c.id)
@@ -117,7 +123,7 @@ class DeviceCommands(TableStore[DeviceCommand]):
         )
         take_back = sa.update(device_commands).where(device_commands.c.id == waiting.c.id).values(**TAKEN_BACK)
         num_cancelled = (await self._execute(take_back)).rowcount
-        record = without_what_was_said(DeviceCommandGroups.entity, "cancel", group, group)
+        record = without_what_was_said(DeviceCommandGroups.entity, "cancel", whole, whole)
         await self._transaction.record(record)
         return num_cancelled
 
@@ -139,16 +145,20 @@ class ByItsCommands:
         )
 
 
-def _states() -> sa.ColumnElement[Any]:
-    """How many commands of a group are in which state; row-level security leaves out those that nobody here may see."""
+def _states(reach: Reach) -> sa.ColumnElement[Any]:
+    """How many commands of a group that are within the reach are in which state."""
     counted = (
-        sa.select(device_commands.c.state, sa.func.count().label("num_commands"))
-        .where(device_commands.c.group_id == device_command_groups.c.id)
-        .correlate(device_command_groups)
+        _within_group(reach, device_commands.c.state, sa.func.count().label("num_commands"))
         .group_by(device_commands.c.state)
         .subquery("counted")
     )
     return sa.select(sa.func.jsonb_object_agg(counted.c.state, counted.c.num_commands)).scalar_subquery()
+
+
+def _within_group(reach: Reach, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Of the commands of a group those that are within the reach."""
+    is_own = device_commands.c.group_id == device_command_groups.c.id
+    return sa.select(*columns).where(is_own, COMMAND_SCOPE.within(reach)).correlate(device_command_groups)
 
 
 class DeviceCommandGroups(TableStore[DeviceCommandGroup]):
@@ -161,7 +171,20 @@ class DeviceCommandGroups(TableStore[DeviceCommandGroup]):
     sorts = ("created_at",)
     default_sort = "-created_at"
     searched = ("type",)
-    computed: ClassVar[Mapping[str, sa.ColumnElement[Any]]] = {"states": _states()}
+    computed: ClassVar[Mapping[str, sa.ColumnElement[Any]]] = {"states": _states(EVERYWHERE)}
+
+    @classmethod
+    def shown(cls, reach: Reach) -> list[sa.ColumnElement[Any]]:
+        """The columns; how many devices there were elsewhere is told to who reaches the target."""
+        groups, is_reached = device_command_groups.c, TARGET_SCOPE.within(reach)
+        num_seen = _within_group(reach, sa.func.count()).scalar_subquery()
+        told = {
+            "target": sa.case((is_reached, groups.target)),
+            "num_commands": sa.case((is_reached, groups.num_commands), else_=num_seen),
+            "num_left_out": sa.case((is_reached, groups.num_left_out)),
+            "states": _states(reach),
+        }
+        return [told[column.name].label(column.name) if column.name in told else column for column in cls.columns()]
 
     async def add(self, values: Mapping[str, Any]) -> DeviceCommandGroup:
         """Keep a group, after its commands."""

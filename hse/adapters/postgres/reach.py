@@ -82,7 +82,7 @@ class SiteScope:
     """Of what stands at an establishment, or in an organisation that is reached whole."""
 
     organization_id: sa.Column[Any]
-    establishment_id: sa.Column[Any]
+    establishment_id: sa.ColumnElement[Any]
 
     def within(self, reach: Reach) -> sa.ColumnElement[bool]:
         """The condition that a row within the reach meets."""

@@ -77,15 +77,20 @@ class TableStore(Generic[V]):
             for item in fields(cls.view)
         ]
 
+    @classmethod
+    def shown(cls, reach: Reach) -> list[sa.ColumnElement[Any]]:  # noqa: ARG003 (for those that do)
+        """The columns of the view as they are told to who has this reach."""
+        return cls.columns()
+
     async def find(self, entity_id: UUID, reach: Reach) -> V | None:
         """The row within the reach; None when there is none."""
-        statement = sa.select(*self.columns()).where(self.table.c.id == entity_id, self.scope.within(reach))
+        statement = sa.select(*self.shown(reach)).where(self.table.c.id == entity_id, self.scope.within(reach))
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else self._view(row)
 
     async def find_many(self, entity_ids: list[UUID], reach: Reach) -> dict[UUID, V]:
         """Those of the rows that are within the reach, by id; for data loaders."""
-        statement = sa.select(*self.columns()).where(one_of(self.table.c.id, entity_ids), self.scope.within(reach))
+        statement = sa.select(*self.shown(reach)).where(one_of(self.table.c.id, entity_ids), self.scope.within(reach))
         rows = await self._connection.execute(statement)
         return {row.id: self._view(row) for row in rows}
 
@@ -120,7 +125,7 @@ class TableStore(Generic[V]):
         return (self._statement(reach, query, order), None) if kept is None else (kept, parameters)
 
     def _statement(self, reach: Reach, query: PageQuery, order: Order) -> sa.Select[Any]:
-        statement = sa.select(*self.columns()).where(self.scope.within(reach), *self._conditions(query))
+        statement = sa.select(*self.shown(reach)).where(self.scope.within(reach), *self._conditions(query))
         return ordered(statement, order, self.table.c[order.name], self.table.c.id, query.limit)
 
     def _parameters(self, reach: Reach, query: PageQuery, order: Order) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class TableStore(Generic[V]):
         parent_array = sa.cast(sa.literal(parent_ids, ARRAY(sa.Uuid)), ARRAY(sa.Uuid))
         parents = sa.func.unnest(parent_array).table_valued(sa.column("id", sa.Uuid), name="parents").render_derived()
         where = [self._belongs(column, parents.c.id), self.scope.within(reach), *self._conditions(query)]
-        of_parent = sa.select(*self.columns()).where(*where).correlate(parents)
+        of_parent = sa.select(*self.shown(reach)).where(*where).correlate(parents)
         listed = ordered(of_parent, order, self.table.c[order.name], self.table.c.id, query.limit).lateral("listed")
         key = (listed.c[order.name], listed.c.id)
         statement = (

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from litestar.enums import ScopeType
 from litestar.types import Scope
@@ -17,6 +18,7 @@ from hse.api.history import history_of
 from hse.api.limits import RequestLimits, count
 from hse.api.live import LiveStreams
 from hse.api.security import principal_of_credentials
+from hse.api.sockets import OpenSocket, Sockets
 from hse.domain.policy import Actor
 
 T = TypeVar("T")
@@ -31,7 +33,11 @@ class SocketContext(BaseContext, kw_only=True):
     scope: Scope
     # Of all its operations together.
     connections: asyncio.Semaphore
+    # Set once the session or key that it was opened with has ended.
+    has_ended: asyncio.Event
     connection_params: dict[str, object] | None = None
+    user_id: UUID | None = None
+    held: OpenSocket | None = None
 
     def operation(self) -> "Context":
         """The context of one operation: it remembers nothing, and counts for an API key as a request. Raises `Unauthenticated`."""
@@ -50,7 +56,22 @@ class SocketContext(BaseContext, kw_only=True):
             given = {name.lower(): value for name, value in (self.connection_params or {}).items()}
             state["principal"] = principal_of_credentials(given, self.scope["litestar_app"].state.tokens)
             await self.operation().count()
-        await self.operation().acting.read(_actor)
+        self.user_id = (await self.operation().acting.read(_actor)).user_id
+
+    def hold(self) -> None:
+        """Count it for whom it is of, once he is known and until it is let go. Raises `TooManyStreams`."""
+        if self.user_id is not None and self.held is None:
+            self.held = self._sockets.open(acting_of(self.scope), self.user_id, self.has_ended)
+
+    def let_go(self) -> None:
+        """It is closed."""
+        if self.held is not None:
+            self._sockets.close(self.held)
+
+    @property
+    def _sockets(self) -> Sockets:
+        sockets: Sockets = self.scope["litestar_app"].state.sockets
+        return sockets
 
 
 class Context(BaseContext, kw_only=True):
@@ -111,7 +132,7 @@ async def provide_context(scope: Scope) -> Context | SocketContext:
     """The request's context, after the database has said that the caller exists. Raises `Unauthenticated`, `TooMany`."""
     connections = asyncio.Semaphore(CONNECTIONS_MAX)
     if scope["type"] == ScopeType.WEBSOCKET:
-        socket = SocketContext(scope=scope, connections=connections)
+        socket = SocketContext(scope=scope, connections=connections, has_ended=asyncio.Event())
         if scope["state"].get("principal") is not None:
             await socket.prove()
         return socket

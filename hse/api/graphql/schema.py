@@ -1,6 +1,6 @@
 """The schema, and the endpoint that serves it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -36,8 +36,9 @@ from hse.api.graphql.limits import Limits
 from hse.api.graphql.live import Subscription
 from hse.api.graphql.organizations import OrganizationsMutation, OrganizationsQuery
 from hse.api.graphql.provisioning_keys import ProvisioningKeysMutation, ProvisioningKeysQuery
+from hse.api.graphql.sockets import SocketHandler
 from hse.api.graphql.telemetry import TelemetryQuery
-from hse.domain.errors import DomainError, TooMany
+from hse.domain.errors import DomainError
 
 # A WebSocket that says nothing is closed.
 INIT_SECONDS_MAX = 10
@@ -80,7 +81,7 @@ class Mutation(
 
 
 class SocketOperation(SchemaExtension):
-    """Makes each operation of a WebSocket what a request is: it counts as one, and shares nothing with the ones before."""
+    """Makes each operation of a WebSocket what a request is: it shares nothing with the ones before."""
 
     def on_operation(self) -> Iterator[None]:
         """Give the operation a context of its own before anything is run."""
@@ -89,18 +90,12 @@ class SocketOperation(SchemaExtension):
             self.execution_context.context = context.operation()
         yield
 
-    async def on_validate(self) -> AsyncIterator[None]:
-        """Count the operation before it costs more than parsing it did; refuse a subscription that no socket carries."""
+    def on_validate(self) -> Iterator[None]:
+        """Refuse a subscription that no socket carries."""
         context: Context = self.execution_context.context
-        if context.websocket is None:
-            if _subscribes(self.execution_context.graphql_document):
-                error = refused("request.invalid", "subscribe over a WebSocket that speaks graphql-transport-ws")
-                self.execution_context.pre_execution_errors = [error]
-        else:
-            try:
-                await context.count()
-            except TooMany as error:
-                self.execution_context.pre_execution_errors = [GraphQLError(str(error), original_error=error)]
+        if context.websocket is None and _subscribes(self.execution_context.graphql_document):
+            error = refused("request.invalid", "subscribe over a WebSocket that speaks graphql-transport-ws")
+            self.execution_context.pre_execution_errors = [error]
         yield
 
 
@@ -147,6 +142,7 @@ class GraphQLEndpoint(
 
     include_in_schema = False
     opt: ClassVar[dict[str, Any]] = {"proves_later": True}
+    graphql_transport_ws_handler_class = SocketHandler
     # Only POST: what a link or an image can make a browser send does nothing.
     handle_http_get = None
 
@@ -165,6 +161,7 @@ class GraphQLEndpoint(
         socket: SocketContext = context
         try:
             await socket.prove()
+            socket.hold()
         except (DomainError, *DATABASE_AWAY) as error:
             raise ConnectionRejectionError from error
         return strawberry.UNSET

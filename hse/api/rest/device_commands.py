@@ -182,7 +182,11 @@ async def list_command_groups(
 async def get_command_group(
     request: Request[Any, Any, Any], acting: Acts, group_id: FromPath[UUID], wait: Wait = 0
 ) -> DeviceCommandGroup:
-    """Read a command to many; with `wait` as soon as all of it has ended."""
+    """Read a command to many; with `wait` as soon as all of it has ended.
+
+    Who does not reach the place of its target, such as the whole organisation, is told of his part alone: `num_commands` counts
+    what he may see, and `target` and `num_left_out` are null.
+    """
 
     async def read() -> DeviceCommandGroup:
         return await acting.read(lambda work: commanding.command_group(work, group_id))

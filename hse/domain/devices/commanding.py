@@ -105,7 +105,7 @@ async def send_command_to_many(work: CommandsWork, command: SendCommandToMany) -
             **said,
             "id": group_id,
             "organization_id": target.organization_id,
-            "target": _as_json(command.target),
+            "target": _as_json(target),
             "num_commands": len(device_ids),
             "num_left_out": len(full),
         }

@@ -151,7 +151,8 @@ class DeviceCommand:
 class DeviceCommandGroup:
     """One command to many devices; `states` counts its commands, as far as you may see them, by their state.
 
-    `num_left_out` devices fitted the target and had a full queue.
+    `num_left_out` devices fitted the target and had a full queue. Who does not reach the place of the target is told of his part
+    alone: `num_commands` counts what he may see, and `target` and `num_left_out` are null.
     """
 
     id: UUID
@@ -159,10 +160,10 @@ class DeviceCommandGroup:
     created_by: UUID
     type: str
     params: Mapping[str, Any]
-    target: Mapping[str, Any]
+    target: Mapping[str, Any] | None
     deadline: datetime
     num_commands: int
-    num_left_out: int
+    num_left_out: int | None
     created_at: datetime
     states: Mapping[str, int]
 

@@ -152,7 +152,7 @@ class DeviceCommandStore(Finds[DeviceCommand], Protocol):
 
 
 class DeviceCommandGroupStore(Finds[DeviceCommandGroup], Protocol):
-    """The commands to many devices. A group is within a reach when one of its commands is."""
+    """The commands to many devices. A group is within a reach when one of its commands is, and tells of those that are."""
 
     async def page(self, reach: Reach, query: PageQuery) -> Page[DeviceCommandGroup]:
         """A page of what is within the reach. Raises `Invalid`."""
