@@ -12,6 +12,8 @@ use tungstenite::error::ProtocolError;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
+const BYTES_MAX: usize = 1 << 20;
+
 fuzz_target!(|data: &[u8]| {
     let Some((how, raw)) = data.split_first() else {
         return;
@@ -62,9 +64,10 @@ impl Heard {
 
 /// What it takes we take, and what it does not take we do not either; of a message that does not end it says nothing.
 fn beside_tungstenite(raw: &[u8], ours: &Heard) {
+    // It reserves what a header declares.
     let config = WebSocketConfig::default()
-        .max_message_size(None)
-        .max_frame_size(None);
+        .max_message_size(Some(BYTES_MAX))
+        .max_frame_size(Some(BYTES_MAX));
     let mut theirs =
         WebSocket::from_raw_socket(Script(Cursor::new(raw)), Role::Server, Some(config));
     let mut data = Vec::new();
