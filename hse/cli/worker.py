@@ -35,7 +35,6 @@ def worker(ready_file: ReadyFile = None) -> None:
     if settings.database_url is None:
         raise SettingsError(["HSE_DATABASE_URL is not set"])
     engine = create_engine(settings.database_url)
-    maintain(engine, settings.retention_days)
     metrics = WorkerMetrics()
     serve_metrics(settings, metrics)
     postman = compose_postman(settings, engine)
@@ -48,6 +47,8 @@ def worker(ready_file: ReadyFile = None) -> None:
         "interval",
         args=[engine, settings.retention_days],
         seconds=MAINTENANCE_SECONDS,
+        # The first one at once, beside the other jobs: however long it takes, and if it fails, they go on.
+        next_run_time=datetime.now(UTC),
         # A run that was missed, or that takes longer than a minute, is made up for by the next one.
         coalesce=True,
         max_instances=1,

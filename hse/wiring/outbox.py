@@ -17,6 +17,7 @@ from hse.adapters.postgres.event_outbox import (
     OutboxState,
     claim_events,
     drop_unknown,
+    is_transient,
     outbox_state,
     put_off,
     remove_events,
@@ -71,7 +72,7 @@ class EventDispatcher:
     counts: OutboxCounts = field(default_factory=OutboxCounts)
 
     def dispatch_until(self, stopping: threading.Event) -> None:
-        """Look for events twice a second, until told to stop; a database that is away is waited for."""
+        """Look for events twice a second, until told to stop; a database that is away, or cannot now, is waited for."""
         wait, num_polls = 0.0, 0
         while not stopping.wait(wait):
             try:
@@ -130,12 +131,12 @@ class EventDispatcher:
         return refused
 
     def _try(self, connection: sa.Connection, handler: Handler, events: Sequence[RelevantEvent]) -> Exception | None:
-        """What the handler raised, undone; None when it did its work. Raises when the database is gone: that is no refusal."""
+        """What the handler raised, undone; None when it did its work. Raises when the database cannot: that is no refusal."""
         savepoint = connection.begin_nested()
         try:
             handler(connection, events)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated or connection.closed:
+            if is_transient(error) or connection.closed:
                 raise
             savepoint.rollback()
             return error

@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable
 from uuid import UUID
 
+import psycopg
 import pytest
 import redis
 from prometheus_client import generate_latest
 
 from tests.conftest import wait_until
-from tests.link.conftest import SECONDS_MAX, Site, Worker
+from tests.link.conftest import SECONDS_MAX, NewProcess, Site, Worker
 from tests.link.node import TOKEN, FakeNode
 
 NewNode = Callable[[str], FakeNode]
@@ -68,6 +69,17 @@ def test_commands_of_one_device_keep_their_order_however_many(site: Site, node: 
     for device, ids in sent.items():
         assert node.types(device) == [f"t{number}" for number in range(60)]
         assert set(site.states(*ids)) == {"succeeded"}
+
+
+def test_commands_do_not_wait_for_the_maintenance_of_the_storage(
+    site: Site, node: FakeNode, new_process: NewProcess
+) -> None:
+    device = site.add_device()
+    node.connect(device)
+    with psycopg.connect(site.database_url) as connection:
+        connection.execute("lock table rollup_dirty")
+        new_process()
+        site.becomes(site.send(device), "succeeded")
 
 
 def test_any_number_of_workers_hand_a_command_over_once(site: Site, node: FakeNode, new_worker: NewWorker) -> None:

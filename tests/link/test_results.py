@@ -41,7 +41,9 @@ def hand_over(engine: sa.Engine, worker: UUID = WORKER) -> dict[UUID, list[str]]
     """Claim all that is due; the types of the commands by device."""
     with engine.begin() as connection:
         claimed = claim(connection, worker, devices_max=100)
-    return None if claimed is None else {device: [one.type for one in commands] for device, commands in claimed.items()}
+    if claimed is None:
+        return None
+    return {device: [one.type for one in commands] for device, commands in claimed.commands.items()}
 
 
 def tell(engine: sa.Engine, command_id: UUID, device_id: UUID, told: Told, **more: Any) -> None:
@@ -200,6 +202,50 @@ def test_deadlines_end_what_was_surely_not_sent_otherwise_than_what_may_have_bee
     assert site.states(waiting, in_doubt, sent, later) == ["expired", "timed_out", "timed_out", "queued"]
     with engine.begin() as connection:
         assert sweep_deadlines(connection) == []
+
+
+def move(site: Site, *device_ids: UUID) -> None:
+    """Have the devices stand at another establishment of their organisation."""
+    (row,) = site.execute(
+        "insert into establishments (organization_id, name, timezone) values (%s, 'Beach', 'UTC') returning id",
+        site.organization_id,
+    )
+    site.execute("update devices set establishment_id = %s where id = any(%s)", row["id"], list(device_ids))
+
+
+def test_what_was_sent_to_a_device_at_another_place_is_cancelled_and_not_handed_out(
+    site: Site, engine: sa.Engine
+) -> None:
+    device, other = site.add_device(), site.add_device()
+    # More than one claim takes.
+    sent = [site.send(device, f"t{number}") for number in range(60)]
+    site.send(other, "stays")
+    move(site, device)
+    with engine.begin() as connection:
+        claimed = claim(connection, WORKER, devices_max=100)
+    assert claimed is not None
+    assert [one.state for one in claimed.ended] == ["cancelled"] * 60
+    assert list(claimed.commands) == [other]
+    found = site.command(sent[0])
+    assert (found["state"], found["attempts"], found["sent_at"]) == ("cancelled", 0, None)
+    assert found["message"] == "the device does not stand any more where it did when this was sent"
+    assert set(site.states(*sent)) == {"cancelled"}
+    assert site.execute("select device_id from device_command_queues") == [{"device_id": other}]
+
+
+def test_what_may_be_at_a_device_that_was_moved_is_not_sent_again_and_may_still_be_answered(
+    site: Site, engine: sa.Engine
+) -> None:
+    device = site.add_device()
+    in_doubt = site.send(device)
+    hand_over(engine)
+    move(site, device)
+    site.let_claims_run_out()
+    assert hand_over(engine) == {}
+    assert hand_over(engine) is None, "it is not looked at again and again"
+    assert (site.command(in_doubt)["state"], site.command(in_doubt)["attempts"]) == ("queued", 1)
+    answer(engine, site, device, request_id=str(in_doubt), status=0)
+    assert site.states(in_doubt) == ["succeeded"]
 
 
 def test_nothing_happens_to_a_command_before_it_is_there_whatever_a_node_s_clock_says(

@@ -231,6 +231,39 @@ def test_equal_marks_are_worked_off_once(plain_engine: sa.Engine) -> None:
     assert samples(plain_engine, "device_events_hourly", device, at) == 20
 
 
+def test_equal_marks_that_come_during_a_run_are_worked_off_together(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MARKS_PER_TRANSACTION_MAX", 2)
+    hour = now().replace(minute=0, second=0, microsecond=0)
+    device = uuid4()
+    drain(plain_engine, [Reading(time=hour - number * HOUR, device_id=device, value=1.0) for number in (3, 2, 1)])
+    other = create_engine(plain_engine.url.render_as_string(hide_password=False))
+
+    def drain_more(_: sa.Connection) -> None:
+        for second in range(20):
+            drain(other, [Reading(time=hour - HOUR + timedelta(seconds=second), device_id=device, value=1.0)])
+
+    sa.event.listen(plain_engine, "commit", drain_more, once=True)
+    num_taken = maintenance.refresh_rollups(plain_engine, before=hour)
+    other.dispose()
+    assert num_taken <= 4
+    assert samples(plain_engine, "device_events_hourly", device, hour - HOUR) == 21
+
+
+def test_a_run_ends_however_many_marks_there_are_and_the_next_goes_on(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MARKS_PER_TRANSACTION_MAX", 2)
+    monkeypatch.setattr(maintenance, "BITES_PER_RUN_MAX", 3)
+    devices = [uuid4() for _ in range(10)]
+    at = now().replace(minute=0, second=0, microsecond=0) - 3 * HOUR
+    drain(plain_engine, [Reading(time=at, device_id=device, value=1.0) for device in devices])
+    runs = [run_maintenance(plain_engine, now=now(), retention_days=730).marks_refreshed for _ in range(3)]
+    assert runs == [6, 4, 0]
+    assert_aggregates_are_true(plain_engine, devices)
+
+
 def test_marks_of_the_open_hour_wait_for_its_end(plain_engine: sa.Engine) -> None:
     device = uuid4()
     drain(plain_engine, [Reading(time=now(), device_id=device, value=1.0)])

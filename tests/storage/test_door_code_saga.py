@@ -2,10 +2,12 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
+from hse.adapters.postgres.command_queues import claim
 from hse.simulation.locks import KeptCode
 from tests.storage.bookings import change
 from tests.storage.door_codes import DAY, HOUR, MINUTE, House, a_house
@@ -234,6 +236,21 @@ def test_a_lock_behind_a_gateway_is_told_through_it(house: House) -> None:
     commanded = house.execute("select device_id from device_commands where params ? 'lock_id'")
     assert [row.device_id for row in commanded] == [gateway.id]
     assert len(house.locks[child].codes) == 1
+
+
+def test_a_gateway_that_stands_elsewhere_is_handed_what_its_lock_is_to_be_told(house: House) -> None:
+    (gateway,) = house.execute(
+        "insert into devices (organization_id, name, device_type) values (:owner, 'gateway', 'gateway') returning id",
+        owner=house.room.organization_id,
+    )
+    child = house.add_lock(house.room.area_id, gateway.id)
+    house.book(house.now + 5 * HOUR, house.now + DAY)
+    house.look()
+    with house.engine.begin() as connection:
+        claimed = claim(connection, UUID(int=1), devices_max=100)
+    assert claimed is not None
+    assert [one.params["lock_id"] for one in claimed.commands[gateway.id]] == [str(child)]
+    assert claimed.ended == []
 
 
 def test_a_booking_of_the_last_minute_gets_ten_before_anybody_is_called(house: House) -> None:

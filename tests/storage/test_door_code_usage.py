@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from hse.adapters.postgres import door_code_alarms
 from hse.adapters.postgres.maintenance import run_maintenance
 from hse.wiring.outbox import HANDLERS, EventDispatcher
 from tests.storage.door_codes import DAY, HOUR, MINUTE, House, a_house
@@ -82,6 +83,56 @@ def test_a_night_s_guesses_that_a_lock_tells_of_together_in_the_morning_are_noti
     assert house.alarms() == [("wrong_door_codes", "cleared")]
     (alarm,) = house.execute("select raised_at, num_reports from device_alarms")
     assert (alarm.raised_at, alarm.num_reports) == (house.now - 5 * HOUR + 4 * MINUTE, 2)
+
+
+def alarm_of(house: House) -> tuple[datetime, datetime, int]:
+    """The one alarm: since when it is on, when it was said last, how many wrong codes it then was."""
+    (row,) = house.execute("select raised_at, last_reported_at, metadata from device_alarms")
+    return row.raised_at, row.last_reported_at, row.metadata["num_wrong"]
+
+
+def test_each_burst_of_an_upload_is_told_of_by_its_ends(house: House) -> None:
+    began = house.now - 5 * HOUR
+    for burst in range(3):
+        for number in range(7):
+            report(house, house.front_door, "code_rejected", began + burst * HOUR + number * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.execute("select num_reports from device_alarms") == [(6,)]
+    assert alarm_of(house) == (began + 4 * MINUTE, began + 2 * HOUR + 6 * MINUTE, 7)
+
+
+def test_wrong_codes_without_end_at_one_moment_are_a_few_reports_of_one_alarm(house: House) -> None:
+    for _ in range(3):
+        for _ in range(20):
+            report(house, house.front_door, "code_rejected", house.now, reason="unknown")
+        hand_out(house)
+    assert house.execute("select num_reports <= 6 from device_alarms") == [(True,)]
+    assert alarm_of(house) == (house.now, house.now, 60)
+
+
+def test_wrong_codes_of_a_device_that_is_no_lock_are_nobody_s(house: House) -> None:
+    house.execute("update devices set device_type = 'sensor' where id = :id", id=house.front_door)
+    for number in range(6):
+        report(house, house.front_door, "code_rejected", house.now + number * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.alarms() == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "num_reports", "raised_after"),
+    [({"reports_max": 3}, 3, 2 * HOUR + 6 * MINUTE), ({"events_max": 10}, 2, 3 * HOUR + 4 * MINUTE)],
+)
+def test_of_a_lock_that_tells_too_much_at_once_the_newest_counts(
+    house: House, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int], num_reports: int, raised_after: timedelta
+) -> None:
+    monkeypatch.setattr(door_code_alarms, "BURSTS", door_code_alarms.BURSTS.bindparams(**limit))
+    began = house.now - 5 * HOUR
+    for burst in range(4):
+        for number in range(7):
+            report(house, house.front_door, "code_rejected", began + burst * HOUR + number * MINUTE, reason="unknown")
+    hand_out(house)
+    assert house.execute("select num_reports from device_alarms") == [(num_reports,)]
+    assert alarm_of(house) == (began + raised_after, began + 3 * HOUR + 6 * MINUTE, 7)
 
 
 def test_how_many_wrong_codes_are_an_alarm_is_said_for_each_lock(house: House) -> None:

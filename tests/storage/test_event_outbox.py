@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import generate_latest
 
+from hse.adapters.postgres import event_outbox
 from hse.adapters.postgres.event_outbox import (
     ATTEMPTS_MAX,
     WINDOW_EVENTS_MAX,
@@ -250,6 +251,39 @@ def test_a_connection_that_is_lost_counts_as_nobody_s_attempt(engine: sa.Engine)
         dispatcher(engine, is_cut_off).dispatch_batch()
     assert handled(engine) == []
     assert waiting(engine) == given
+    assert dispatcher(engine).dispatch_batch() == 3
+
+
+def test_a_lock_that_somebody_holds_for_long_counts_as_nobody_s_attempt(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_outbox, "TRANSACTION_SETTINGS", ("set local lock_timeout = '50ms'",))
+    fill(engine, 3, devices=[uuid4()])
+    worker = dispatcher(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("lock table handled"))
+        for _ in range(ATTEMPTS_MAX):
+            with pytest.raises(sa.exc.DBAPIError, match="lock timeout"):
+                worker.dispatch_batch()
+            make_due(engine)
+    assert worker.counts.events == {}
+    assert worker.dispatch_batch() == 3
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "40001", "53100", "53200", "55P03", "57014", "58030"])
+def test_what_the_database_cannot_do_for_now_leaves_events_as_they_were(engine: sa.Engine, sqlstate: str) -> None:
+    fill(engine, 3, devices=[uuid4()])
+
+    def fails(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
+        write_down(connection, events)
+        connection.execute(sa.text(f"do $$ begin raise exception 'not now' using errcode = '{sqlstate}'; end $$"))
+
+    with pytest.raises(sa.exc.DBAPIError, match="not now"):
+        dispatcher(engine, fails).dispatch_batch()
+    assert handled(engine) == []
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select attempts, next_attempt_at, last_error from event_outbox")).all()
+    assert rows == [(0, None, None)] * 3
     assert dispatcher(engine).dispatch_batch() == 3
 
 

@@ -330,3 +330,16 @@ def test_late_hours_are_forgotten_once_they_are_counted_and_nobody_can_have_kept
     report = maintenance.run_maintenance(plain_engine, now=datetime.now(UTC), retention_days=730)
     assert report.late_hours_forgotten == 1
     assert stored_late_hours(plain_engine, device) == 0
+
+
+def test_late_hours_are_remembered_while_a_run_leaves_some_uncounted(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MARKS_PER_TRANSACTION_MAX", 2)
+    monkeypatch.setattr(maintenance, "BITES_PER_RUN_MAX", 1)
+    devices = register(plain_engine, 3)
+    drain(plain_engine, [Reading(time=START, device_id=device, value=1.0) for device in devices])
+    with plain_engine.begin() as connection:
+        connection.execute(sa.text("update late_hours set marked_at = marked_at - interval '11 minutes'"))
+    runs = [maintenance.run_maintenance(plain_engine, now=datetime.now(UTC), retention_days=730) for _ in range(2)]
+    assert [report.late_hours_forgotten for report in runs] == [0, 3]

@@ -138,6 +138,20 @@ def test_late_events_are_counted_before_their_day_is_dropped(plain_engine: sa.En
     assert hourly_samples(plain_engine) == 2
 
 
+def test_a_day_with_more_late_hours_than_a_run_counts_is_dropped_by_a_later_one(
+    plain_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MARKS_PER_TRANSACTION_MAX", 1)
+    monkeypatch.setattr(maintenance, "BITES_PER_RUN_MAX", 2)
+    drain(plain_engine, [Reading(time=NOON, device_id=uuid4(), value=1.0) for _ in range(5)])
+    report = maintain_after(plain_engine, 31)
+    assert report.partitions_dropped == ()
+    assert report.drop_postponed == "too many late hours are still to be counted"
+    report = maintain_after(plain_engine, 31)
+    assert report.partitions_dropped == ("device_events_p20250301",)
+    assert hourly_samples(plain_engine) == 5
+
+
 def test_a_drop_that_waits_for_a_reader_does_not_stop_writers(plain_engine: sa.Engine) -> None:
     drain(plain_engine, [Reading(time=NOON, device_id=uuid4(), value=1.0)])
     fresh = Reading(time=NOON + 31 * DAY, device_id=uuid4(), value=1.0)

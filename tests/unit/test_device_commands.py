@@ -29,6 +29,7 @@ TABLE: dict[tuple[State, Dispatch], dict[Told, tuple[State, Dispatch]]] = {
         Told.DELIVERED: ("delivered", "under_way"),
         Told.ANSWERED: ("succeeded", "over"),
         Told.REFUSED: ("failed", "over"),
+        Told.MOVED: ("cancelled", "over"),
         Told.DEADLINE_PASSED: ("expired", "over"),
     },
     ("queued", "under_way"): {
@@ -89,6 +90,12 @@ def test_every_state_and_every_report_lead_where_the_table_says(state: State, di
 
 def test_an_answer_to_what_was_never_handed_over_is_no_answer() -> None:
     assert advanced(Standing(), Report(told=Told.ANSWERED, at=START, status=0)) == Standing()
+
+
+def test_a_device_that_was_moved_is_not_sent_what_it_surely_has_not_got() -> None:
+    not_sent = advanced(standing("sent", "under_way"), Report(told=Told.NOT_SENT, at=START))
+    after = advanced(not_sent, Report(told=Told.MOVED, at=START, message="it stands elsewhere"))
+    assert (after.state, after.message, after.finished_at) == ("cancelled", "it stands elsewhere", START)
 
 
 def test_an_answer_after_the_deadline_is_kept_and_changes_no_state() -> None:

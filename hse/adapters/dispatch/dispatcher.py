@@ -141,9 +141,11 @@ class CommandDispatcher:
             claimed = await self._database.run(claim, self.id, devices_max=min(room, DEVICES_PER_CLAIM_MAX))
             if claimed is None:
                 return
-            self._in_hand |= claimed.keys()
-            self._metrics.commands_handed_over.inc(sum(len(commands) for commands in claimed.values()))
-            self._start(self._deliver(claimed))
+            for one in claimed.ended:
+                self._count(one)
+            self._in_hand |= claimed.commands.keys()
+            self._metrics.commands_handed_over.inc(sum(len(commands) for commands in claimed.commands.values()))
+            self._start(self._deliver(claimed.commands))
 
     async def _deliver(self, claimed: Mapping[UUID, Sequence[ClaimedCommand]]) -> None:
         """Offer what was claimed; a defect on the way gives it back, to be tried again."""

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from hse.adapters.postgres.command_places import IS_IN_PLACE
 from hse.adapters.postgres.reach import one_of
 from hse.adapters.postgres.tables import device_command_queues, device_commands
 from hse.domain.devices.device_commands import MESSAGE_CHARS_MAX, Report, Standing, Told, advanced, handed_over
@@ -25,6 +26,7 @@ COMMANDS_PER_CLAIM_MAX = 50
 SWEPT_COMMANDS_MAX = 500
 RESULT_BYTES_MAX = 64 * 1024
 STATUS_MAX = 2**63 - 1
+MOVED_MESSAGE = "the device does not stand any more where it did when this was sent"
 # A device that was not connected is tried again after 5, 10, 20, 40, 60, 60 ... seconds; when it connects, at once.
 FIRST_WAIT_SECONDS, WAIT_SECONDS_MAX = 5, 60
 
@@ -82,10 +84,19 @@ class Ended:
     seconds: float
 
 
-def claim(connection: sa.Connection, claimed_by: UUID, *, devices_max: int) -> dict[UUID, list[ClaimedCommand]] | None:
-    """The commands of the queues that are due, device by device and in order, marked as handed over; None when none is due.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """The commands of queues that were due, device by device and in order, and what ended instead of being handed out."""
 
-    To be committed before any of them is sent. A queue without commands is forgotten.
+    commands: Mapping[UUID, Sequence[ClaimedCommand]]
+    ended: Sequence[Ended]
+
+
+def claim(connection: sa.Connection, claimed_by: UUID, *, devices_max: int) -> Claimed | None:
+    """The commands of the queues that are due, marked as handed over; None when none is due.
+
+    To be committed before any of them is sent. A queue without commands is forgotten, and what was sent to another place than where
+    its device stands now is cancelled, or, where it may be at the device already, left to its answer and its deadline.
     """
     due = (
         sa.select(queue.device_id)
@@ -105,35 +116,39 @@ def claim(connection: sa.Connection, claimed_by: UUID, *, devices_max: int) -> d
     if not device_ids:
         return None
     claimed = _take_commands(connection, device_ids)
-    by_device: dict[UUID, list[ClaimedCommand]] = {}
-    for one in claimed:
-        by_device.setdefault(one.device_id, []).append(one)
-    _forget(connection, [one for one in device_ids if one not in by_device])
-    return by_device
+    _forget(connection, [one for one in device_ids if one not in claimed.commands])
+    return claimed
 
 
-def _take_commands(connection: sa.Connection, device_ids: Sequence[UUID]) -> list[ClaimedCommand]:
+def _take_commands(connection: sa.Connection, device_ids: Sequence[UUID]) -> Claimed:
     columns = [device_commands.c[item.name] for item in fields(ClaimedCommand)]
-    place = sa.func.row_number().over(partition_by=command.device_id, order_by=command.number).label("place")
+    rank = sa.func.row_number().over(partition_by=(command.device_id, IS_IN_PLACE), order_by=command.number)
     ranked = (
-        sa.select(command.id, place)
+        sa.select(command.id, IS_IN_PLACE.label("is_in_place"), rank.label("rank"))
         .where(one_of(command.device_id, device_ids), IS_TO_BE_SENT, command.deadline > sa.func.now())
         .subquery("ranked")
     )
     # In the order in which reports lock them.
-    locked = (
-        sa.select(*columns, *STANDING)
+    locked: sa.Select[Any] = (
+        sa.select(*columns, *STANDING, ranked.c.is_in_place)
         .join(ranked, ranked.c.id == command.id)
-        .where(ranked.c.place <= COMMANDS_PER_CLAIM_MAX, IS_TO_BE_SENT)
+        .where(sa.or_(ranked.c.rank <= COMMANDS_PER_CLAIM_MAX, ~ranked.c.is_in_place), IS_TO_BE_SENT)
         .order_by(command.id)
         .with_for_update(of=device_commands)
     )
     rows = connection.execute(locked).all()
-    _write(connection, [(row.id, handed_over(_standing(row))) for row in rows])
-    names = [column.name for column in columns]
-    return sorted(
-        (ClaimedCommand(**{name: row._mapping[name] for name in names}) for row in rows), key=lambda one: one.number
+    taken = sorted((row for row in rows if row.is_in_place), key=lambda row: row.number)
+    _write(connection, [(row.id, handed_over(_standing(row))) for row in taken])
+    moved = Report(told=Told.MOVED, at=datetime.now(UTC), message=MOVED_MESSAGE)
+    elsewhere = [row for row in rows if not row.is_in_place]
+    ended = apply_reports(
+        connection, [ReportedCommand(command_id=row.id, device_id=row.device_id, report=moved) for row in elsewhere]
     )
+    by_device: dict[UUID, list[ClaimedCommand]] = {}
+    for row in taken:
+        one = ClaimedCommand(**{column.name: row._mapping[column.name] for column in columns})
+        by_device.setdefault(one.device_id, []).append(one)
+    return Claimed(commands=by_device, ended=ended)
 
 
 def keep_claims(connection: sa.Connection, claimed_by: UUID) -> None:

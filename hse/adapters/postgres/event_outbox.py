@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
 import sqlalchemy as sa
 
 from hse.adapters.postgres.tables import event_outbox, parked_events
@@ -35,6 +36,10 @@ TRANSACTION_SETTINGS = (
     "set local lock_timeout = '5s'",
     "set local idle_in_transaction_session_timeout = '60s'",
 )
+# Classes of SQLSTATE that tell how the database is, and nothing of what it was asked: a rollback because of other transactions, too
+# few resources, a lock that somebody else has, an operator who intervenes, a failure of the system.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+TRANSIENT_CLASSES = frozenset({"40", "53", "55", "57", "58"})
 
 CLAIM = sa.text(
     """
@@ -98,6 +103,12 @@ def claim_events(connection: sa.Connection, types: Sequence[str]) -> list[Releva
 def remove_events(connection: sa.Connection, events: Sequence[RelevantEvent]) -> None:
     """These are handled."""
     connection.execute(sa.delete(event_outbox).where(event_outbox.c.id.in_([event.id for event in events])))
+
+
+def is_transient(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database could not do something, rather than refuse it: the same may be done later."""
+    sqlstate = error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
+    return error.connection_invalidated or (sqlstate is not None and sqlstate[:2] in TRANSIENT_CLASSES)
 
 
 def put_off(connection: sa.Connection, event: RelevantEvent, reason: str) -> bool:

@@ -19,6 +19,8 @@ RETENTION_DAYS_MIN = 7
 
 # One transaction recomputes at most so many (device, hour) buckets: short enough that a crash redoes little.
 MARKS_PER_TRANSACTION_MAX = 10_000
+# Marks may come as fast as they are taken. What else a run does must have its turn; the next run goes on with them.
+BITES_PER_RUN_MAX = 30
 
 # Detaching waits for every transaction that has touched the events. One that outlasts this (a dump, a report) is not
 # worth holding the next partitions up for; the drop is finished by a later run.
@@ -71,8 +73,11 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
         ).scalar_one()
     # The open hour waits until it has ended: its rows would be read again at every run. Readers get it from the events.
     marks_refreshed = refresh_rollups(engine, before=now.replace(minute=0, second=0, microsecond=0))
-    with engine.begin() as connection:
-        num_forgotten = _forget_late_hours(connection, snapshot)
+    num_forgotten = 0
+    # A late hour is remembered until it is counted, and any of them may be among the marks that are left.
+    if marks_refreshed < MARKS_PER_TRANSACTION_MAX * BITES_PER_RUN_MAX:
+        with engine.begin() as connection:
+            num_forgotten = _forget_late_hours(connection, snapshot)
     dropped, postponed = _drop_expired_partitions(engine, until=now - timedelta(days=retention_days))
     return MaintenanceReport(
         event_storage=storage,
@@ -87,19 +92,23 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
 
 
 def refresh_rollups(engine: sa.Engine, *, before: datetime) -> int:
-    """Recomputes every marked hour before `before` (a whole UTC hour), a transaction a bite; returns the marks taken."""
+    """Recomputes marked hours before `before` (a whole UTC hour), a transaction a bite; returns the marks taken.
+
+    All of them, unless they are more than `BITES_PER_RUN_MAX` bites.
+    """
     num_taken_all = 0
-    with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.compact_rollup_marks()))
-    while True:
+    for _ in range(BITES_PER_RUN_MAX):
         with engine.begin() as connection:
             num_taken = _refresh_bite(connection, before)
         num_taken_all += num_taken
         if num_taken < MARKS_PER_TRANSACTION_MAX:
-            return num_taken_all
+            break
+    return num_taken_all
 
 
 def _refresh_bite(connection: sa.Connection, before: datetime) -> int:
+    # Equal marks that came since the last bite would each take a place in this one.
+    connection.execute(sa.select(sa.func.compact_rollup_marks()))
     num_taken: int = connection.execute(
         sa.select(sa.func.refresh_rollups(before, MARKS_PER_TRANSACTION_MAX))
     ).scalar_one()
@@ -131,7 +140,8 @@ def _drop_expired_partitions(engine: sa.Engine, *, until: datetime) -> tuple[tup
             return (), "another worker is dropping partitions"
         try:
             connection.execute(sa.text(f"set statement_timeout = '{DROP_TIMEOUT.seconds}s'"))
-            _close_rollups(engine, until=partitions[-1].ends_at)
+            if not _close_rollups(engine, until=partitions[-1].ends_at):
+                return (), "too many late hours are still to be counted"
             for partition in connection.execute(expired, {"until": until}).all():
                 name = connection.dialect.identifier_preparer.quote(partition.partition_name)
                 if partition.is_attached:
@@ -150,9 +160,14 @@ def _drop_expired_partitions(engine: sa.Engine, *, until: datetime) -> tuple[tup
     return tuple(dropped), None
 
 
-def _close_rollups(engine: sa.Engine, *, until: datetime) -> None:
-    """Counts the last late events before `until`, then declares the aggregates there final, in one transaction."""
-    with engine.begin() as connection:
-        while _refresh_bite(connection, until) == MARKS_PER_TRANSACTION_MAX:
-            pass
-        connection.execute(sa.select(sa.func.close_rollups(until)))
+def _close_rollups(engine: sa.Engine, *, until: datetime) -> bool:
+    """Counts the last late events before `until` and declares the aggregates there final, in the transaction of the last bite.
+
+    False where so many are left that they stay open.
+    """
+    for _ in range(BITES_PER_RUN_MAX):
+        with engine.begin() as connection:
+            if _refresh_bite(connection, until) < MARKS_PER_TRANSACTION_MAX:
+                connection.execute(sa.select(sa.func.close_rollups(until)))
+                return True
+    return False

@@ -87,7 +87,8 @@ async def send_command(
 
     `queued`, `sent` (a node has it), `delivered` (written to the device's connection), then an end: `succeeded` or `failed` as the
     device answers, `timed_out` without an answer before the deadline, `expired` when it surely was not sent before that,
-    `cancelled`. A device gets its commands in the order in which they were sent, and each at least once, under one id.
+    `cancelled` when somebody took it back, or the device was moved to another place, before it was sent. A device gets its commands
+    in the order in which they were sent, and each at least once, under one id.
     """
     command = commanding.SendCommand(**given(data))
     return await _sent(

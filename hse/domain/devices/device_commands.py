@@ -3,7 +3,8 @@
 A state never goes backwards. `queued`: not sent yet, as far as is known. `sent`: a node has taken it for the device's connection.
 `delivered`: it was written to that connection whole. Then it ends, once: `succeeded` or `failed` by the device's answer,
 `timed_out` when none came before the deadline, `expired` when it surely was not sent before it, `cancelled` when somebody took it
-back. An answer that comes after the deadline is kept beside the state and does not change it.
+back, or its device was moved to another place, before it was sent. An answer that comes after the deadline is kept beside the state
+and does not change it.
 
 A command reaches its device at least once, under one id: a worker that dies while it hands it over leaves a doubt, and it is handed
 over again. A device that knows the id does nothing twice (docs/adr/0016-commands-are-sent-at-least-once.md).
@@ -199,6 +200,7 @@ class Told(Enum):
     LOST = "the connection to the device, or to the node, ended before it was clear what became of it"
     ANSWERED = "the device has answered"
     REFUSED = "the node will never send it"
+    MOVED = "its device does not stand any more where it was sent to"
     DEADLINE_PASSED = "its deadline has passed"
 
 
@@ -250,6 +252,8 @@ def advanced(standing: Standing, report: Report) -> Standing:
             return replace(standing, dispatch="waiting", message=report.message)
         case Told.REFUSED if standing.state != "delivered":
             return _ended(standing, "failed", report, message=report.message)
+        case Told.MOVED if standing.dispatch == "waiting":
+            return _ended(standing, "cancelled", report, message=report.message)
         case Told.DEADLINE_PASSED:
             is_surely_not_sent = standing.state == "queued" and standing.dispatch == "waiting"
             return _ended(standing, "expired" if is_surely_not_sent else "timed_out", report, message=standing.message)
