@@ -40,6 +40,8 @@ TRANSACTION_SETTINGS = (
 # few resources, a lock that somebody else has, an operator who intervenes, a failure of the system.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_CLASSES = frozenset({"40", "53", "55", "57", "58"})
+# Of these, what takes longer than it may: that may be the event's own doing, and would hold up all others for ever.
+STATEMENT_TIMED_OUT = "57014"
 
 CLAIM = sa.text(
     """
@@ -108,7 +110,9 @@ def remove_events(connection: sa.Connection, events: Sequence[RelevantEvent]) ->
 def is_transient(error: sa.exc.DBAPIError) -> bool:
     """Whether the database could not do something, rather than refuse it: the same may be done later."""
     sqlstate = error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
-    return error.connection_invalidated or (sqlstate is not None and sqlstate[:2] in TRANSIENT_CLASSES)
+    if sqlstate is None or sqlstate == STATEMENT_TIMED_OUT:
+        return error.connection_invalidated
+    return error.connection_invalidated or sqlstate[:2] in TRANSIENT_CLASSES
 
 
 def put_off(connection: sa.Connection, event: RelevantEvent, reason: str) -> bool:
