@@ -80,6 +80,22 @@ async def test_a_dead_letter_that_is_refused_five_times_is_permanent(
     checker.check(acked_min=20)
 
 
+async def test_what_a_clock_far_ahead_has_put_off_is_tried_all_the_same(
+    refusing: Database, new_core: NewCore, device: Credentials, recorder: Recorder, checker: Checker
+) -> None:
+    core = new_core()
+    await core.started()
+    async with Load(core.port, [device], recorder, Plan(events_max=20, reboot_probability=0)) as load:
+        await load.settle()
+        await checker.until_stored()
+    put_off = "update dead_letters set next_attempt_at = now() + interval '70 years' where device_id = %s"
+    refusing.execute(put_off, [device.device_id])
+    refusing.execute("alter table device_events drop constraint poison")
+    await until_in_thread(lambda: refusing.dead_letters_of(device.device_id) == [], "both are stored", seconds=30)
+    assert await core.stop() == 0
+    checker.check(acked_min=20)
+
+
 async def test_a_core_killed_while_it_sets_rows_aside_keeps_each_once(
     refusing: Database, new_core: NewCore, fleet: list[Credentials], recorder: Recorder, checker: Checker
 ) -> None:

@@ -36,6 +36,13 @@ const LETTERS_PER_TRANSACTION_MAX: i64 = 100;
 /// The wait before the first attempt; each later one is twice as long.
 const FIRST_WAIT_US: i64 = 2_000_000;
 
+/// The first attempt is set by the node's clock, which may have been far ahead then. None waits longer than some minutes.
+const HURRY: &str = "
+    update dead_letters set next_attempt_at = now()
+     where id in (select id from dead_letters
+                   where status = 'pending' and next_attempt_at > now() + interval '1 hour'
+                   limit $1 for update skip locked)";
+
 const TAKE_DUE: &str = "
     select id, device_id, epoch, seq, (extract(epoch from received_at) * 1000000)::int8, code, event, attempts, source
       from dead_letters
@@ -136,6 +143,9 @@ impl DeadLetterRetry {
 
     async fn retry_some(&self, client: &mut Client) -> Result<(), Error> {
         let mut transaction = client.transaction().await?;
+        transaction
+            .execute(HURRY, &[&LETTERS_PER_TRANSACTION_MAX])
+            .await?;
         let rows = transaction
             .query(TAKE_DUE, &[&LETTERS_PER_TRANSACTION_MAX])
             .await?;
