@@ -138,7 +138,8 @@ class CommandDispatcher:
                 await self._is_due.wait()
         self._is_due.clear()
         while (room := DEVICES_IN_HAND_MAX - len(self._in_hand)) > 0:
-            claimed = await self._database.run(claim, self.id, devices_max=min(room, DEVICES_PER_CLAIM_MAX))
+            most = min(room, DEVICES_PER_CLAIM_MAX)
+            claimed = await self._database.run(claim, self.id, devices_max=most)
             if claimed is None:
                 return
             for one in claimed.ended:
@@ -146,6 +147,9 @@ class CommandDispatcher:
             self._in_hand |= claimed.commands.keys()
             self._metrics.commands_handed_over.inc(sum(len(commands) for commands in claimed.commands.values()))
             self._start(self._deliver(claimed.commands))
+            if claimed.num_queues < most:
+                # Nothing else was due.
+                return
 
     async def _deliver(self, claimed: Mapping[UUID, Sequence[ClaimedCommand]]) -> None:
         """Offer what was claimed; a defect on the way gives it back, to be tried again."""
@@ -223,6 +227,9 @@ class CommandDispatcher:
 
     def _settle(self, outcome: Settled) -> None:
         """It is clear which of a device's commands were taken: the claim may end."""
+        if len(self._in_hand) >= DEVICES_IN_HAND_MAX:
+            # What was left for want of room may be taken now.
+            self._is_due.set()
         self._in_hand.discard(outcome.device_id)
         now = datetime.now(UTC)
         for command_id, reason in outcome.not_taken.items():
@@ -306,8 +313,6 @@ class CommandDispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             # The claims that it held run out; what it handed over is handed over again then.
             logger.error("a call to a node failed", exc_info=error)
-        if len(self._in_hand) < DEVICES_IN_HAND_MAX:
-            self._is_due.set()
 
     async def _watch_nodes(self) -> None:
         """See to it that every node is listened to, and none that is gone."""

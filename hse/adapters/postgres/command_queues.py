@@ -88,6 +88,7 @@ class Ended:
 class Claimed:
     """The commands of queues that were due, device by device and in order, and what ended instead of being handed out."""
 
+    num_queues: int
     commands: Mapping[UUID, Sequence[ClaimedCommand]]
     ended: Sequence[Ended]
 
@@ -148,7 +149,7 @@ def _take_commands(connection: sa.Connection, device_ids: Sequence[UUID]) -> Cla
     for row in taken:
         one = ClaimedCommand(**{column.name: row._mapping[column.name] for column in columns})
         by_device.setdefault(one.device_id, []).append(one)
-    return Claimed(commands=by_device, ended=ended)
+    return Claimed(num_queues=len(device_ids), commands=by_device, ended=ended)
 
 
 def keep_claims(connection: sa.Connection, claimed_by: UUID) -> None:
