@@ -132,23 +132,20 @@ class CommandDispatcher:
         self._executor.shutdown(wait=False)
 
     async def _claim(self) -> None:
-        """Wait until something may be due, and take it."""
+        """Wait until something may be due, and take it: until less was due than was asked for, or there is no room."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._is_due.wait()
         self._is_due.clear()
-        while (room := DEVICES_IN_HAND_MAX - len(self._in_hand)) > 0:
-            most = min(room, DEVICES_PER_CLAIM_MAX)
+        while (most := min(DEVICES_IN_HAND_MAX - len(self._in_hand), DEVICES_PER_CLAIM_MAX)) > 0:
             claimed = await self._database.run(claim, self.id, devices_max=most)
             if claimed is None:
                 return
-            for one in claimed.ended:
-                self._count(one)
+            self._count(*claimed.ended)
             self._in_hand |= claimed.commands.keys()
             self._metrics.commands_handed_over.inc(sum(len(commands) for commands in claimed.commands.values()))
             self._start(self._deliver(claimed.commands))
             if claimed.num_queues < most:
-                # Nothing else was due.
                 return
 
     async def _deliver(self, claimed: Mapping[UUID, Sequence[ClaimedCommand]]) -> None:
@@ -228,7 +225,6 @@ class CommandDispatcher:
     def _settle(self, outcome: Settled) -> None:
         """It is clear which of a device's commands were taken: the claim may end."""
         if len(self._in_hand) >= DEVICES_IN_HAND_MAX:
-            # What was left for want of room may be taken now.
             self._is_due.set()
         self._in_hand.discard(outcome.device_id)
         now = datetime.now(UTC)
@@ -348,8 +344,7 @@ class CommandDispatcher:
         self._writer.note(Connected(device_id=None))
 
     async def _sweep(self) -> None:
-        for one in await self._database.run(sweep_deadlines):
-            self._count(one)
+        self._count(*await self._database.run(sweep_deadlines))
 
     async def _keep(self) -> None:
         await self._database.run(keep_claims, self.id)
@@ -357,9 +352,10 @@ class CommandDispatcher:
     async def _count_queues(self) -> None:
         self._metrics.devices_waited_for.set(await self._database.run(num_waiting))
 
-    def _count(self, ended: Ended) -> None:
-        self._metrics.commands_ended.labels(ended.state).inc()
-        self._metrics.command_seconds.observe(max(0.0, ended.seconds))
+    def _count(self, *ended: Ended) -> None:
+        for one in ended:
+            self._metrics.commands_ended.labels(one.state).inc()
+            self._metrics.command_seconds.observe(max(0.0, one.seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
