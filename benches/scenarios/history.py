@@ -29,7 +29,7 @@ from hse.simulation.identities import load_identities
 
 NAME = "history"
 CLIENTS = (1, 8)
-# Requests of one measurement. Quick ones are so many that a database which is still writing what was loaded does not make the p99.
+# Requests of one measurement; of quick ones so many that the p99 is not that of a handful.
 MANY, FEW, RAW = 2000, 60, 20
 # More than the api has connections to the database, each of which prepares its statements for itself.
 WARM_UP = 60

@@ -5,7 +5,6 @@ in a transaction of now: so he is told what he may read at that moment, and a fo
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from hse.adapters.live.notices import ids_of
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting
 from hse.api.live import STREAMS_MAX, STREAMS_OF_USER_MAX
+from hse.api.shares import Shares
 from hse.domain.booking.bookings import SEE_BOOKINGS
 from hse.domain.booking.model import Booking
 from hse.domain.errors import DomainError, NotFound
 from hse.domain.identity.principals import Unauthenticated
-from hse.domain.telemetry.live import TooManyStreams
 from hse.domain.work import within_act
 
 # What waits for a reader; beyond that he is told that he missed some.
@@ -33,7 +32,6 @@ GATHER_SECONDS = 0.1
 # Nobody follows for longer than this without having been looked up again.
 LOOK_SECONDS = 30.0
 AWAY_SECONDS = 2.0
-RETRY_AFTER_SECONDS = 10
 
 Ended = Literal["session-ended", "forbidden", "shutting-down"]
 
@@ -138,7 +136,7 @@ class BookingWatches:
 
     def __init__(self) -> None:
         self._watches: set[Watch] = set()
-        self._num_of_user: Counter[UUID] = Counter()
+        self._shares = Shares(of_user_max=STREAMS_OF_USER_MAX, all_max=STREAMS_MAX)
         self._is_ending = False
 
     def __len__(self) -> int:
@@ -152,14 +150,10 @@ class BookingWatches:
             return work.actor.user_id
 
         user_id = await acting.read(user)
-        if self._num_of_user[user_id] >= STREAMS_OF_USER_MAX:
-            raise TooManyStreams(STREAMS_OF_USER_MAX, RETRY_AFTER_SECONDS)
-        if len(self._watches) >= STREAMS_MAX:
-            raise TooManyStreams(STREAMS_MAX, RETRY_AFTER_SECONDS)
+        self._shares.take(user_id)
         watch = Watch(acting=acting, user_id=user_id, establishment_id=establishment_id, area_id=area_id)
         watch.is_ending = self._is_ending
         self._watches.add(watch)
-        self._num_of_user[user_id] += 1
         # What changed between the reader's own query and this is not known: an empty beginning would hide it.
         watch.note(None)
         return watch
@@ -168,9 +162,7 @@ class BookingWatches:
         """Follow no more. Done already, it is done again without harm."""
         if watch in self._watches:
             self._watches.remove(watch)
-            self._num_of_user[watch.user_id] -= 1
-            if self._num_of_user[watch.user_id] <= 0:
-                del self._num_of_user[watch.user_id]
+            self._shares.give_back(watch.user_id)
 
     def hear(self, payload: str | None) -> None:
         """A booking changed: organisation, establishment, area and booking; None after a gap in hearing."""

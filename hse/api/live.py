@@ -7,7 +7,6 @@ that cannot be read, streams wait: nobody is shown what he might not see any mor
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,15 +27,15 @@ from hse.adapters.postgres.listening import Listener
 from hse.adapters.postgres.work import PostgresWork
 from hse.api.acting import Acting
 from hse.api.metrics import Metrics
+from hse.api.shares import Shares
 from hse.domain.errors import Forbidden, Invalid, NotFound
 from hse.domain.identity.principals import Principal, Unauthenticated
 from hse.domain.policy import Actor
-from hse.domain.telemetry.live import SEE_ALARMS, SEE_DEVICES, SEE_REPORTS, LiveFilter, TooManyStreams, checked_filter
+from hse.domain.telemetry.live import SEE_ALARMS, SEE_DEVICES, SEE_REPORTS, LiveFilter, checked_filter
 from hse.domain.work import seen
 
 STREAMS_OF_USER_MAX = 20
 STREAMS_MAX = 5000
-RETRY_AFTER_SECONDS = 10
 HEARTBEAT_SECONDS = 15.0
 SCOPE_SECONDS_MAX = 30.0
 # While nobody tells of changes.
@@ -87,7 +86,7 @@ class LiveStreams:
         self.num_missed_all = 0
         self._database = database
         self._streams: set[LiveStream] = set()
-        self._num_of_user: Counter[UUID] = Counter()
+        self._shares = Shares(of_user_max=STREAMS_OF_USER_MAX, all_max=STREAMS_MAX)
         self._has_doubt = asyncio.Event()
         self._is_ending = False
 
@@ -100,7 +99,7 @@ class LiveStreams:
             raise Invalid("resume_after", "take it from the stream that broke off") from error
         num_heard = self._num_heard
         actor = await acting.read(lambda work: _admitted(work, wanted))
-        self._count(actor.user_id)
+        self._shares.take(actor.user_id)
         stream = LiveStream(
             acting=acting,
             user_id=actor.user_id,
@@ -127,9 +126,7 @@ class LiveStreams:
         if stream in self._streams:
             self._streams.remove(stream)
             self.num_missed_all += stream.subscription.num_missed_all
-            self._num_of_user[stream.user_id] -= 1
-            if self._num_of_user[stream.user_id] <= 0:
-                del self._num_of_user[stream.user_id]
+            self._shares.give_back(stream.user_id)
         self.hub.remove(stream.subscription)
 
     def sizes(self) -> dict[str, float]:
@@ -223,13 +220,6 @@ class LiveStreams:
                 stream.subscription.end("forbidden")
             else:
                 self.hub.rescope(stream.subscription, scope)
-
-    def _count(self, user_id: UUID) -> None:
-        if self._num_of_user[user_id] >= STREAMS_OF_USER_MAX:
-            raise TooManyStreams(STREAMS_OF_USER_MAX, RETRY_AFTER_SECONDS)
-        if len(self._streams) >= STREAMS_MAX:
-            raise TooManyStreams(STREAMS_MAX, RETRY_AFTER_SECONDS)
-        self._num_of_user[user_id] += 1
 
 
 @asynccontextmanager

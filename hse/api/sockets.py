@@ -7,7 +7,6 @@ looked up, sockets stay: what is asked on one is answered to those only who are 
 
 import asyncio
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -18,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from hse.adapters.live.notices import ids_of
 from hse.adapters.postgres.database import Database
 from hse.api.acting import Acting
-from hse.api.live import LOOK_SECONDS, RETRY_AFTER_SECONDS, SCOPE_SECONDS_MAX
+from hse.api.live import LOOK_SECONDS, SCOPE_SECONDS_MAX
+from hse.api.shares import Shares
 from hse.domain.identity.principals import Principal, Unauthenticated
-from hse.domain.telemetry.live import TooManyStreams
 
 # As many as streams, so that one socket for each finds room.
 SOCKETS_OF_USER_MAX = 20
@@ -45,26 +44,22 @@ class Sockets:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sockets: set[OpenSocket] = set()
-        self._num_of_user: Counter[UUID] = Counter()
+        self._shares = Shares(of_user_max=SOCKETS_OF_USER_MAX)
 
     def __len__(self) -> int:
         return len(self._sockets)
 
     def open(self, acting: Acting, user_id: UUID, has_ended: asyncio.Event) -> OpenSocket:
         """Somebody holds one more, until it is closed. Raises `TooManyStreams`."""
-        if self._num_of_user[user_id] >= SOCKETS_OF_USER_MAX:
-            raise TooManyStreams(SOCKETS_OF_USER_MAX, RETRY_AFTER_SECONDS)
+        self._shares.take(user_id)
         socket = OpenSocket(acting=acting, user_id=user_id, has_ended=has_ended, looked_at=time.monotonic())
         self._sockets.add(socket)
-        self._num_of_user[user_id] += 1
         return socket
 
     def close(self, socket: OpenSocket) -> None:
         """He holds it no more."""
         self._sockets.remove(socket)
-        self._num_of_user[socket.user_id] -= 1
-        if self._num_of_user[socket.user_id] <= 0:
-            del self._num_of_user[socket.user_id]
+        self._shares.give_back(socket.user_id)
 
     def hear_scopes(self, payload: str | None) -> None:
         """Users whose session or key may have ended; None after a gap in hearing."""
@@ -78,9 +73,10 @@ class Sockets:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for principal, sockets in self._due(time.monotonic()).items():
-                (outcome,) = await asyncio.gather(self._look(principal, sockets), return_exceptions=True)
-                if isinstance(outcome, Exception):
-                    logger.error("sockets could not be looked at", exc_info=outcome)
+                try:
+                    await self._look(principal, sockets)
+                except Exception:
+                    logger.exception("sockets could not be looked at")
 
     def _due(self, now: float) -> dict[Principal, list[OpenSocket]]:
         """The sockets that are to be looked at, by who opened them."""

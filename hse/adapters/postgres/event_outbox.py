@@ -109,10 +109,8 @@ def remove_events(connection: sa.Connection, events: Sequence[RelevantEvent]) ->
 
 def is_transient(error: sa.exc.DBAPIError) -> bool:
     """Whether the database could not do something, rather than refuse it: the same may be done later."""
-    sqlstate = error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
-    if sqlstate is None or sqlstate == STATEMENT_TIMED_OUT:
-        return error.connection_invalidated
-    return error.connection_invalidated or sqlstate[:2] in TRANSIENT_CLASSES
+    sqlstate = (error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None) or ""
+    return error.connection_invalidated or (sqlstate[:2] in TRANSIENT_CLASSES and sqlstate != STATEMENT_TIMED_OUT)
 
 
 def put_off(connection: sa.Connection, event: RelevantEvent, reason: str) -> bool:

@@ -182,8 +182,7 @@ async def resolve_establishment_availability(
     asked, query = _asked(since, until, minutes), PageQuery(limit=first, cursor=after)
     page = await _read(info, lambda work: availability.establishment_availability(work, id, asked, query))
     edges = [AreaAvailabilityEdge(node=item) for item in page.items]
-    page_info = page_info_of(page)
-    return AreaAvailabilityConnection(edges=edges, page_info=page_info)
+    return AreaAvailabilityConnection(edges=edges, page_info=page_info_of(page))
 
 
 async def resolve_area_nights(

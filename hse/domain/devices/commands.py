@@ -98,12 +98,11 @@ async def change_device(
     if (establishment_id, area_id) != (before.establishment_id, before.area_id):
         await _check_area(work, establishment_id, area_id)
     gateway_id = changes.get("gateway_id", before.gateway_id)
-    if gateway_id is not None and gateway_id != before.gateway_id:
-        await _check_child(work, before, gateway_id)
-    elif gateway_id is not None and any(
-        changes.get(one, getattr(before, one)) != getattr(before, one) for one in CALLED_BY
-    ):
-        await _check_gateway(work, before.organization_id, gateway_id, "update_device")
+    if gateway_id is not None:
+        if gateway_id != before.gateway_id:
+            await _check_child(work, before, gateway_id)
+        elif any(one in changes and changes[one] != getattr(before, one) for one in CALLED_BY):
+            await _check_gateway(work, before.organization_id, gateway_id, "update_device")
     if changes.get("profile_id", before.profile_id) != before.profile_id:
         await check_profile(work, before.organization_id, changes["profile_id"])
     return await work.devices.change(before, changes, version=version)

@@ -177,6 +177,14 @@ mod tests {
         window
     }
 
+    /// Every event of the frame is taken.
+    fn whole(is_jump: bool) -> Admission {
+        Admission::Take {
+            num_known: 0,
+            is_jump,
+        }
+    }
+
     #[test]
     fn the_same_epoch_resumes_and_a_higher_one_begins_again() {
         assert_eq!(window(3, 10).resume(3, Watermark::default()), Ok(10));
@@ -214,13 +222,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_accepted_and_named() {
-        assert_eq!(
-            window(1, 10).admit(20, 1),
-            Admission::Take {
-                num_known: 0,
-                is_jump: true
-            }
-        );
+        assert_eq!(window(1, 10).admit(20, 1), whole(true));
     }
 
     #[test]
@@ -228,21 +230,9 @@ mod tests {
         let mut window = window(1, 10);
         window.refuse(11);
         assert_eq!(window.admit(16, 5), Admission::AfterRefusal);
-        assert_eq!(
-            window.admit(11, 5),
-            Admission::Take {
-                num_known: 0,
-                is_jump: false
-            }
-        );
+        assert_eq!(window.admit(11, 5), whole(false));
         window.take(15);
-        assert_eq!(
-            window.admit(16, 5),
-            Admission::Take {
-                num_known: 0,
-                is_jump: false
-            }
-        );
+        assert_eq!(window.admit(16, 5), whole(false));
     }
 
     #[test]
@@ -252,13 +242,7 @@ mod tests {
         window.fall_back();
         assert_eq!((window.taken(), window.durable()), (10, 10));
         assert_eq!(window.admit(21, 5), Admission::AfterRefusal);
-        assert_eq!(
-            window.admit(11, 10),
-            Admission::Take {
-                num_known: 0,
-                is_jump: false
-            }
-        );
+        assert_eq!(window.admit(11, 10), whole(false));
     }
 
     #[test]
@@ -267,12 +251,6 @@ mod tests {
         window.refuse(20);
         window.refuse(25);
         assert_eq!(window.admit(25, 5), Admission::AfterRefusal);
-        assert_eq!(
-            window.admit(20, 5),
-            Admission::Take {
-                num_known: 0,
-                is_jump: true
-            }
-        );
+        assert_eq!(window.admit(20, 5), whole(true));
     }
 }

@@ -15,18 +15,17 @@ use crate::pipeline::ports::SinkError;
 use crate::tls::{ClientTls, TlsError};
 
 /// Journal space is freed when COMMIT returns, so COMMIT must mean that the rows are on disk; and a role's defaults must
-/// not cut a large batch short, for ever.
-///
-/// What we have given up the server must give up, too: a lock that it waits for, before `DATABASE_DEADLINE`, or else each new try
-/// would leave a session behind; and a node that is gone in the middle of a COPY, where only TCP tells it so, while that holds the
-/// locks of the node's cursor and its devices.
+/// not cut a large batch short, for ever. A lock that the server waits for it gives up before `DATABASE_DEADLINE`, when we do:
+/// else each new try would leave a session behind.
 const OPTIONS: &str = "-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=50s \
-                       -c idle_in_transaction_session_timeout=120000 -c timezone=UTC \
-                       -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 \
-                       -c tcp_user_timeout=30000";
+                       -c idle_in_transaction_session_timeout=120000 -c timezone=UTC";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that vanished is noticed within about this, whatever TCP would wait.
+/// A peer that vanished is noticed within about this, whatever TCP would wait; by the server, too: in the middle of a COPY only
+/// TCP tells it, while that holds the locks of the node's cursor and its devices.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES_MAX: u32 = 3;
 
 /// How to reach the database, with settings that the promises need.
 #[derive(Clone)]
@@ -48,14 +47,25 @@ impl Database {
     /// [`DatabaseUrlError`] when the URL does not parse.
     pub fn new(url: &str) -> Result<Self, DatabaseUrlError> {
         let mut config: Config = url.parse()?;
-        let options = [config.get_options().unwrap_or_default(), OPTIONS].join(" ");
+        let of_server = format!(
+            "-c tcp_keepalives_idle={} -c tcp_keepalives_interval={} -c tcp_keepalives_count={PROBES_MAX} -c tcp_user_timeout={}",
+            PROBE_AFTER.as_secs(),
+            PROBE_EVERY.as_secs(),
+            SILENCE_MAX.as_millis(),
+        );
+        let options = [
+            config.get_options().unwrap_or_default(),
+            OPTIONS,
+            &of_server,
+        ]
+        .join(" ");
         config
             .application_name("hse-ingest")
             .options(&options)
             .connect_timeout(CONNECT_TIMEOUT)
-            .keepalives_idle(SILENCE_MAX / 3)
-            .keepalives_interval(SILENCE_MAX / 6)
-            .keepalives_retries(3)
+            .keepalives_idle(PROBE_AFTER)
+            .keepalives_interval(PROBE_EVERY)
+            .keepalives_retries(PROBES_MAX)
             .tcp_user_timeout(SILENCE_MAX);
         Ok(Self {
             config,
