@@ -62,6 +62,7 @@ def doctor(data_dir: DataDir = None) -> None:
         _embedded_valkey,
         _samples,
         _open_files,
+        _scheduling,
         _data_directory,
         _disk,
         _ports,
@@ -142,6 +143,28 @@ def _open_files(settings: Settings) -> Finding:
         detail=f"hard limit {limit}, wanted {needed} for {settings.connections_max} connections",
         mend=f"as root `ulimit -Hn {needed}`, or set HSE_CONNECTIONS_MAX to {max(limit - OTHER_FILES, 1)} or less",
     )
+
+
+def _scheduling(_: Settings) -> Finding:
+    is_well = _may_go_first()
+    return Finding(
+        what="scheduling",
+        is_well=is_well,
+        is_note=True,
+        detail="the ingest core may go first" if is_well else "ACKs wait for whatever else keeps this machine busy",
+        mend="allow `hse ingest` a real-time priority of 1: `LimitRTPRIO=1` for systemd, `--ulimit rtprio=1` for a container",
+    )
+
+
+def _may_go_first() -> bool:
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return True
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
 
 
 def _data_directory(settings: Settings) -> Finding:

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::journal;
-use crate::scheduling::ask_for_short_slices;
+use crate::scheduling::be_prompt;
 use crate::shutdown::EXIT_FATAL;
 use crate::startup::{self, Ports};
 
@@ -113,7 +113,7 @@ impl Core {
             ));
         }
         start_logging(&self.config.log_level)?;
-        if let Err(error) = ask_for_short_slices() {
+        if let Err(error) = be_prompt() {
             debug!(%error, "the core's threads have slices as long as everybody's");
         }
         let runtime = Builder::new_multi_thread()

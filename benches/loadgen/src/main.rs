@@ -14,7 +14,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use hse_ingest_core::scheduling::ask_for_short_slices;
+use hse_ingest_core::scheduling::be_prompt;
 use serde_json::Value;
 
 mod client;
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Value, BenchError> {
     // Devices have processors of their own, and hear an ACK when it comes.
-    ask_for_short_slices().map_err(BenchError::io("asking for short slices"))?;
+    be_prompt().map_err(BenchError::io("asking to be scheduled soon"))?;
     match command {
         Command::Acks(arguments) => load::run(&arguments),
         Command::Idle(arguments) => idle::run(&arguments),
