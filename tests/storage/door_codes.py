@@ -15,13 +15,13 @@ import msgspec
 import sqlalchemy as sa
 
 from hse.adapters.postgres.booking_tables import bookings
-from hse.adapters.postgres.command_queues import ReportedCommand, answer, apply_reports
+from hse.adapters.postgres.command_queues import IS_TO_BE_SENT, ReportedCommand, answer, apply_reports
 from hse.adapters.postgres.door_code_keeper import DoorCodeKeeper
 from hse.adapters.postgres.door_code_tables import door_lock_codes
 from hse.adapters.postgres.tables import device_commands
 from hse.adapters.sealing import Sealer, derived_key
 from hse.domain.devices.device_commands import Report, Told
-from hse.simulation.locks import Lock
+from hse.simulation.locks import Answer, Lock
 from hse.wiring.bookings import BookingKeeper
 from tests.api.world import SECRET_KEY
 from tests.storage.bookings import Room, a_room, book, change
@@ -126,11 +126,7 @@ class House:
     def carry(self, *, hears: bool = True, answers: bool = True, commands_max: int = 1000) -> int:
         """Bring commands to the locks that have power, in order. A lock that does not hear loses what it was sent; one that does
         not answer has done it."""
-        statement = (
-            sa.select(*command)
-            .where(command.dispatch == "waiting", command.deadline > self.now)
-            .order_by(command.number)
-        )
+        statement = sa.select(*command).where(IS_TO_BE_SENT, command.deadline > self.now).order_by(command.number)
         with self.engine.connect() as connection:
             waiting = [row for row in connection.execute(statement) if self.lock_of(row) in self.powered]
         for row in waiting[:commands_max]:
@@ -143,20 +139,24 @@ class House:
         return UUID(str(row.params.get("lock_id", row.device_id)))
 
     def _bring(self, row: Any, *, hears: bool, answers: bool) -> None:
-        lock_id = self.lock_of(row)
-        secret = {}
-        if row.sealed_params is not None:
-            secret = msgspec.json.decode(Sealer(SECRET_KEY).unseal(row.sealed_params))
         self.execute(
             "update device_commands set dispatch = 'under_way', attempts = attempts + 1 where id = :id", id=row.id
         )
         self.report(row, Report(told=Told.DELIVERED, at=self.now))
         if not hears:
             return
-        self.told.append((lock_id, row.type, {**row.params, **secret}))
-        said = self.locks[lock_id].do(row.type, {**row.params, **secret}, self.now)
+        said = self.do(row)
         if answers:
             self.report(row, answer(self.now, status=said.status, message=said.message, result=said.data))
+
+    def do(self, row: Any) -> Answer:
+        """The lock that a command is for does it."""
+        lock_id = self.lock_of(row)
+        secret = {}
+        if row.sealed_params is not None:
+            secret = msgspec.json.decode(Sealer(SECRET_KEY).unseal(row.sealed_params))
+        self.told.append((lock_id, row.type, {**row.params, **secret}))
+        return self.locks[lock_id].do(row.type, {**row.params, **secret}, self.now)
 
     def report(self, row: Any, report: Report) -> None:
         """Something is told of a command."""

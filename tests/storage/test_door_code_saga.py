@@ -2,12 +2,13 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
 from hse.adapters.postgres.command_queues import claim
+from hse.domain.devices.device_commands import Report, Told
 from hse.simulation.locks import KeptCode
 from tests.storage.bookings import change
 from tests.storage.door_codes import DAY, HOUR, MINUTE, House, a_house
@@ -195,6 +196,31 @@ def test_a_code_that_the_lock_may_have_is_taken_off_although_it_never_said_so(ho
     assert house.states(booking) == ["revoking", "revoking"]
     house.run()
     assert (house.states(booking), on_locks(house)) == (["revoked", "revoked"], [])
+
+
+def test_a_code_that_a_dead_worker_may_have_sent_is_taken_off_although_the_next_one_found_the_lock_away(
+    house: House, plain_engine: sa.Engine
+) -> None:
+    booking = house.book(house.now + 3 * HOUR, house.now + DAY)
+    house.look()
+
+    def claimed() -> None:
+        with plain_engine.begin() as connection:
+            claim(connection, uuid4(), devices_max=10)
+
+    claimed()
+    commands = house.execute("select * from device_commands")
+    for command in commands:
+        house.do(command)
+    house.execute("update device_command_queues set claimed_until = now(), due_at = now()")
+    claimed()
+    for command in commands:
+        house.report(command, Report(told=Told.NOT_SENT, at=house.now, message="offline"))
+    house.look()
+    house.cancel(booking)
+    house.come_to_rest()
+    assert (house.states(booking), on_locks(house)) == (["revoked", "revoked"], [])
+    assert {row.state for row in house.execute("select * from device_commands")} == {"succeeded"}
 
 
 def test_a_lock_that_is_gone_takes_its_codes_along_and_that_is_said(house: House) -> None:

@@ -40,6 +40,14 @@ TABLE: dict[tuple[State, Dispatch], dict[Told, tuple[State, Dispatch]]] = {
         Told.REFUSED: ("failed", "over"),
         Told.DEADLINE_PASSED: ("timed_out", "over"),
     },
+    # Who hands it over again and fails knows nothing of the time before.
+    ("queued", "in_doubt"): {
+        Told.SENT: ("sent", "under_way"),
+        Told.DELIVERED: ("delivered", "under_way"),
+        Told.ANSWERED: ("succeeded", "over"),
+        Told.REFUSED: ("failed", "over"),
+        Told.DEADLINE_PASSED: ("timed_out", "over"),
+    },
     ("sent", "under_way"): {
         Told.DELIVERED: ("delivered", "under_way"),
         Told.NOT_SENT: ("sent", "waiting"),
@@ -139,12 +147,14 @@ HAND_OVER = st.just(None)
 def test_no_course_of_events_leads_backwards(course: list[Report | None]) -> None:
     now = Standing()
     was_told_sent = False
+    is_in_doubt = False
     first_answer: Report | None = None
     for step in course:
         before = now
         if step is None:
             # What is over, or surely at the device, is not handed over.
-            if now.dispatch == "waiting" or (now.dispatch == "under_way" and now.state == "queued"):
+            if now.dispatch == "waiting" or (now.dispatch in ("under_way", "in_doubt") and now.state == "queued"):
+                is_in_doubt = is_in_doubt or now.dispatch == "under_way"
                 now = handed_over(now)
             continue
         now = advanced(now, step)
@@ -155,6 +165,7 @@ def test_no_course_of_events_leads_backwards(course: list[Report | None]) -> Non
             assert outcome(now) == outcome(before)
         if step.told in (Told.SENT, Told.DELIVERED) and before.state not in ENDS:
             was_told_sent = True
+        assert not (is_in_doubt and now.state == "queued" and now.dispatch == "waiting"), "doubt that nobody cleared up"
         if first_answer is None and now.result_at is not None:
             first_answer = step
         assert (now.finished_at is not None) == (now.state in ENDS) == (now.dispatch == "over")
@@ -163,6 +174,7 @@ def test_no_course_of_events_leads_backwards(course: list[Report | None]) -> Non
         assert advanced(now, step) == now, "told twice, it is the same"
     if now.state == "expired":
         assert not was_told_sent
+        assert not is_in_doubt
     if first_answer is not None:
         assert now.status == first_answer.status
         assert now.state in ("succeeded", "failed", "timed_out")

@@ -35,7 +35,7 @@ queue = device_command_queues.c
 STANDING = [device_commands.c[item.name] for item in fields(Standing)]
 # A state that is queued under way was handed over by a worker that could not say what became of it.
 IS_TO_BE_SENT = sa.or_(
-    command.dispatch == "waiting", sa.and_(command.dispatch == "under_way", command.state == "queued")
+    command.dispatch == "waiting", sa.and_(command.dispatch.in_(["under_way", "in_doubt"]), command.state == "queued")
 )
 
 # One statement, and so one notification, for many commands.

@@ -37,8 +37,9 @@ MESSAGE_CHARS_MAX = 500
 State = Literal["queued", "sent", "delivered", "succeeded", "failed", "timed_out", "expired", "cancelled"]
 ENDS: frozenset[State] = frozenset({"succeeded", "failed", "timed_out", "expired", "cancelled"})
 # Whether it is to be handed to a node: `waiting` is surely not at the device; `under_way` was handed over, and while the state is
-# still `queued` nobody knows whether it was taken; `over` is never handed over again.
-Dispatch = Literal["waiting", "under_way", "over"]
+# still `queued` nobody knows whether it was taken; `in_doubt` was then handed over once more, which clears up nothing of the time
+# before; `over` is never handed over again.
+Dispatch = Literal["waiting", "under_way", "in_doubt", "over"]
 
 
 class ChildTakesNoCommands(DomainError):
@@ -221,7 +222,8 @@ class Report:
 
 def handed_over(standing: Standing) -> Standing:
     """Before a command is handed to a node: from here on it may be at the device."""
-    return replace(standing, dispatch="under_way", attempts=standing.attempts + 1)
+    is_in_doubt = standing.state == "queued" and standing.dispatch in ("under_way", "in_doubt")
+    return replace(standing, dispatch="in_doubt" if is_in_doubt else "under_way", attempts=standing.attempts + 1)
 
 
 def advanced(standing: Standing, report: Report) -> Standing:
@@ -248,6 +250,8 @@ def advanced(standing: Standing, report: Report) -> Standing:
                 node=report.node,
                 message=None,
             )
+        case Told.NOT_SENT if standing.state == "queued" and standing.dispatch == "in_doubt":
+            return replace(standing, message=report.message)
         case Told.NOT_SENT if standing.state != "delivered":
             return replace(standing, dispatch="waiting", message=report.message)
         case Told.REFUSED if standing.state != "delivered":
