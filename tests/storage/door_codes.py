@@ -21,7 +21,8 @@ from hse.adapters.postgres.door_code_tables import door_lock_codes
 from hse.adapters.postgres.tables import device_commands
 from hse.adapters.sealing import Sealer, derived_key
 from hse.domain.devices.device_commands import Report, Told
-from hse.simulation.locks import Answer, Lock
+from hse.simulation.commanded import Answer
+from hse.simulation.locks import Lock
 from hse.wiring.bookings import BookingKeeper
 from tests.api.world import SECRET_KEY
 from tests.storage.bookings import Room, a_room, book, change

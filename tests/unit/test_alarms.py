@@ -27,8 +27,7 @@ def told(*reports: AlarmReport) -> list[Alarm]:
     alarms: dict[UUID, Alarm] = {}
     latest: Alarm | None = None
     for one in reports:
-        after = after_report(latest, one, PLACE, uuid4())
-        if after is not None:
+        for after in after_report(latest, one, PLACE, uuid4()):
             latest = alarms[after.id] = after
     return list(alarms.values())
 

@@ -1,13 +1,13 @@
 """Alarms of devices: made of relevant events by the worker, read by people."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from hse.adapters.postgres.reach import SiteScope, one_of
 from hse.adapters.postgres.stores import TableStore
@@ -41,16 +41,15 @@ def record_alarms(connection: sa.Connection, events: Sequence[RelevantEvent]) ->
     reports = [report_of(event) for event in events]
     device_ids = {report.device_id for report in reports}
     places = _places(connection, device_ids)
-    latest = _latest(connection, device_ids)
+    latest = _latest(connection, {(report.device_id, report.type) for report in reports})
     changed: dict[UUID, Alarm] = {}
     for report in reports:
         place = places.get(report.device_id)
         if place is None:
             continue
         key = (report.device_id, report.type)
-        after = after_report(latest.get(key), report, place, uuid4())
-        if after is not None:
-            latest[key] = changed[after.id] = after
+        for alarm in after_report(latest.get(key), report, place, uuid4()):
+            latest[key] = changed[alarm.id] = alarm
     _write(connection, changed.values())
     for alarm in changed.values():
         connection.execute(NOTICE, {"channel": NOTICES_CHANNEL, "payload": notice_of(alarm)})
@@ -79,17 +78,29 @@ def _places(connection: sa.Connection, device_ids: Iterable[UUID]) -> dict[UUID,
     return {row.id: Place(organization_id=row.organization_id, establishment_id=row.establishment_id) for row in rows}
 
 
-def _latest(connection: sa.Connection, device_ids: Iterable[UUID]) -> dict[tuple[UUID, str], Alarm]:
-    """The newest alarm of each type of these devices; of two that began at once, the one that is not over."""
-    key = (device_alarms.c.device_id, device_alarms.c.type)
-    statement = (
-        sa.select(*COLUMNS)
-        .ext(distinct_on(*key))
-        .where(one_of(device_alarms.c.device_id, device_ids))
-        .order_by(*key, device_alarms.c.raised_at.desc(), device_alarms.c.state == "cleared")
+def _latest(connection: sa.Connection, wanted: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], Alarm]:
+    """The alarm of each type of these devices that is open, or else the newest."""
+    device_ids, types = [device_id for device_id, _ in wanted], [name for _, name in wanted]
+    pair = (
+        sa.func.unnest(sa.literal(device_ids, ARRAY(sa.Uuid)), sa.literal(types, ARRAY(sa.Text)))
+        .table_valued(sa.column("device_id", sa.Uuid), sa.column("type", sa.Text), name="pair")
+        .render_derived()
     )
-    rows = connection.execute(statement)
-    return {(row.device_id, row.type): Alarm(**row._mapping) for row in rows}
+    alarm = device_alarms.c
+    found: dict[tuple[UUID, str], Alarm] = {}
+    # Pair by pair, whatever else a device has said: an index leads to the newest of a type, another one to the open one, which a
+    # late report may have made older.
+    for is_wanted in (sa.true(), alarm.state != "cleared"):
+        newest = (
+            sa.select(*COLUMNS)
+            .where(alarm.device_id == pair.c.device_id, alarm.type == pair.c.type, is_wanted)
+            .order_by(alarm.raised_at.desc())
+            .limit(1)
+            .lateral("newest")
+        )
+        rows = connection.execute(sa.select(*newest.c).select_from(pair).join(newest, sa.true()))
+        found |= {(row.device_id, row.type): Alarm(**row._mapping) for row in rows}
+    return found
 
 
 def _write(connection: sa.Connection, alarms: Iterable[Alarm]) -> None:

@@ -8,22 +8,26 @@ from hse.domain.alerts.model import Alarm, AlarmReport, Place
 NUM_REPORTS_MAX = 2**31 - 1
 
 
-def after_report(latest: Alarm | None, report: AlarmReport, place: Place, new_id: UUID) -> Alarm | None:
-    """The alarm as the report leaves it; None when the report changes nothing.
+def after_report(latest: Alarm | None, report: AlarmReport, place: Place, new_id: UUID) -> tuple[Alarm, ...]:
+    """The alarms that the report changes, as it leaves them, the newest last.
 
     `latest` is the newest alarm of this device and type, whatever its state. Reports may come late or out of order: what is older
-    than the end of `latest` belongs to what is over, and a device that says twice that it is over has said it once.
+    than the end of `latest` belongs to what is over, and a device that says twice that it is over has said it once. An alarm is of
+    the place where its device stood: where that stands elsewhere now, what it says begins another one there.
     """
-    is_open = latest is not None and latest.state != "cleared"
-    if latest is None or (not is_open and latest.cleared_at is not None and report.time >= latest.cleared_at):
-        return None if report.is_over else _raised(report, place, new_id)
-    if not is_open:
-        return None if report.is_over else _counted(latest, report)
-    if not report.is_over:
-        return _counted(latest, report)
-    if report.time < latest.raised_at:
-        # It ended before this one began.
-        return None
+    if latest is None or (latest.cleared_at is not None and report.time >= latest.cleared_at):
+        return () if report.is_over else (_raised(report, place, new_id),)
+    if latest.cleared_at is not None:
+        return () if report.is_over else (_counted(latest, report),)
+    if report.is_over:
+        # Unless it ended before this one began.
+        return () if report.time < latest.raised_at else (_cleared(latest, report),)
+    if not latest.is_at(place) and report.time >= latest.last_reported_at:
+        return _cleared(latest, report), _raised(report, place, new_id)
+    return (_counted(latest, report),)
+
+
+def _cleared(latest: Alarm, report: AlarmReport) -> Alarm:
     return replace(latest, state="cleared", cleared_at=max(report.time, latest.raised_at))
 
 

@@ -52,6 +52,10 @@ class Alarm:
         """Whether a reach covers it."""
         return reach.has_site(self.organization_id, self.establishment_id)
 
+    def is_at(self, place: "Place") -> bool:
+        """Whether its device stood there."""
+        return (self.organization_id, self.establishment_id) == (place.organization_id, place.establishment_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmReport:
