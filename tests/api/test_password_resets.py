@@ -73,6 +73,14 @@ async def test_another_password_ends_the_links_that_were_sent_before(api: Client
     assert (await confirm(api, later[0])).status_code == 204
 
 
+async def test_the_letter_says_which_keys_a_new_password_leaves(api: Client, world: World) -> None:
+    key = world.add_api_key(world.chief, ["read_device"])
+    token = await ask(api, world)
+    assert (await confirm(api, token)).status_code == 204
+    assert "1 API key" in letters(world)[-1]["text"]
+    assert (await api.get("/api/v1/devices", headers={"X-API-Key": key})).status_code == 200
+
+
 async def test_unknown_and_known_are_one_answer(api: Client, world: World) -> None:
     world.give_password(world.chief)
     with psycopg.connect(world.database_url) as connection:

@@ -119,6 +119,9 @@ class AccountStore(Protocol):
     async def use_recovery_code(self, user_id: UUID, code_hash: bytes) -> bool:
         """Whether this is one of his codes that was not used before; it counts as used from now on."""
 
+    async def count_live_keys(self, user_id: UUID) -> int:
+        """How many API keys act for him."""
+
 
 class SessionKeeper(Protocol):
     """The sessions, and their refresh tokens."""

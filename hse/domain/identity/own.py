@@ -130,7 +130,8 @@ async def change_password(work: OwnWork, proof: Proof, password_hash: str) -> No
     account = await proved(work, proof)
     await work.accounts.set_password(account.user_id, password_hash)
     await work.session_keeper.revoke_all_of(account.user_id, "password changed", kept=work.actor.session_id)
-    letter = new_password_letter(account.email, account.first_name)
+    num_live_keys = await work.accounts.count_live_keys(account.user_id)
+    letter = new_password_letter(account.email, account.first_name, num_live_keys)
     await work.mail.queue(letter.kind, letter.recipient, letter.subject, letter.text)
     await work.record(account.record("user.password_change"))
 
