@@ -119,7 +119,7 @@ def build(cors_origins: tuple[str, ...] = ()) -> Litestar:
 def furnish(app: Litestar, parts: Parts) -> Litestar:
     """Give the application its parts, and nothing of what it had before. Before it starts."""
     file_readers = anyio.CapacityLimiter(READ_AT_ONCE_MAX)
-    made = {"metrics": Metrics(), "waiting": Waiting(), "file_readers": file_readers}
+    made = {"metrics": Metrics(), "waiting": Waiting(), "file_readers": file_readers, "readings": health.Readings()}
     app.state = State({**values_of(parts), **made})
     return app
 
