@@ -29,12 +29,12 @@ LOCAL_LIMITS_MAX = 100_000
 # One hash slot for all, so that a cluster can run the script on several of them.
 KEY_PREFIX = "hse:{limits}:"
 
-# KEYS: the limits. ARGV: 0 to look only, 1 to take; then `requests` and microseconds of each.
+# KEYS: the limits. ARGV: 0 to look only, 1 to take, -1 to give one back; then `requests` and microseconds of each.
 # Answers for each: whether there is room, how many more fit, microseconds until one more fits, microseconds until it is untouched.
 TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local is_taking = ARGV[1] == '1'
+local change = tonumber(ARGV[1])
 local marks, steps, spans, has_room = {}, {}, {}, true
 for i, key in ipairs(KEYS) do
     spans[i] = tonumber(ARGV[2 * i + 1])
@@ -45,8 +45,8 @@ end
 local answers = {}
 for i, key in ipairs(KEYS) do
     local wait = marks[i] + steps[i] - spans[i] - now
-    if is_taking and has_room then
-        marks[i] = marks[i] + steps[i]
+    if change < 0 or (change > 0 and has_room) then
+        marks[i] = math.max(now, marks[i] + change * steps[i])
         redis.call('SET', key, string.format('%.0f', marks[i]), 'PX', math.ceil((marks[i] - now) / 1000) + 1)
     end
     answers[#answers + 1] = wait <= 1 and 1 or 0
@@ -99,8 +99,11 @@ class RateLimiter(Protocol):
     async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Say how they stand, and take nothing: for what only counts when it fails, such as a login."""
 
+    async def give_back(self, *limits: Limit) -> None:
+        """Give back one that was taken from each."""
+
     async def forget(self, *limits: Limit) -> None:
-        """Give back what was taken."""
+        """Give back all that was taken."""
 
     async def close(self) -> None:
         """Close connections."""
@@ -117,26 +120,30 @@ class LocalRateLimiter:
 
     async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Take one from each, if each has room."""
-        return self._ask(limits, is_taking=True)
+        return self._ask(limits, change=1)
 
     async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Say how they stand, and take nothing."""
-        return self._ask(limits, is_taking=False)
+        return self._ask(limits, change=0)
+
+    async def give_back(self, *limits: Limit) -> None:
+        """Give back one that was taken from each."""
+        self._ask(limits, change=-1)
 
     async def forget(self, *limits: Limit) -> None:
-        """Give back what was taken."""
+        """Give back all that was taken."""
         for limit in limits:
             self._marks.pop(limit.key, None)
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> tuple[Verdict, ...]:
+    def _ask(self, limits: Sequence[Limit], *, change: int) -> tuple[Verdict, ...]:
         now = self._now()
         asked = [_Asked(limit, max(now, self._marks.get(limit.key, 0.0)), now) for limit in limits]
-        if is_taking and all(one.has_room for one in asked):
+        if change < 0 or (change > 0 and all(one.has_room for one in asked)):
             for one in asked:
-                one.mark += one.step
+                one.mark = max(now, one.mark + change * one.step)
                 # Taken out first, so that what was used last stands last.
                 self._marks.pop(one.limit.key, None)
                 self._marks[one.limit.key] = one.mark
@@ -191,16 +198,21 @@ class RedisRateLimiter:
 
     async def take(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Take one from each, if each has room."""
-        answered = await self._ask(limits, is_taking=True)
+        answered = await self._ask(limits, change=1)
         return answered if answered is not None else await self._local.take(*limits)
 
     async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
         """Say how they stand, and take nothing."""
-        answered = await self._ask(limits, is_taking=False)
+        answered = await self._ask(limits, change=0)
         return answered if answered is not None else await self._local.look(*limits)
 
+    async def give_back(self, *limits: Limit) -> None:
+        """Give back one that was taken from each."""
+        if await self._ask(limits, change=-1) is None:
+            await self._local.give_back(*limits)
+
     async def forget(self, *limits: Limit) -> None:
-        """Give back what was taken."""
+        """Give back all that was taken."""
         await self._local.forget(*limits)
         await self._guarded(self._redis.call, "DEL", *(limit.key for limit in limits))
 
@@ -208,8 +220,8 @@ class RedisRateLimiter:
         """Close the connections."""
         await self._redis.close()
 
-    async def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> tuple[Verdict, ...] | None:
-        arguments: list[str | int] = [len(limits), *(limit.key for limit in limits), 1 if is_taking else 0]
+    async def _ask(self, limits: Sequence[Limit], *, change: int) -> tuple[Verdict, ...] | None:
+        arguments: list[str | int] = [len(limits), *(limit.key for limit in limits), change]
         for limit in limits:
             arguments += [limit.requests, round(limit.seconds * 1_000_000)]
         answer = await self._guarded(self._run_script, *arguments)

@@ -8,6 +8,7 @@ import csv
 import difflib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,11 @@ UNPACKED_BYTES_MAX = 64 << 20
 PACKED_FILES_MAX = 1000
 ZIP_MAGIC = b"PK\x03\x04"
 COLUMNS_MAX = 100
+# All cells as long as they may be, each of their characters doubled because it is a quote.
+LINE_CHARS_MAX = COLUMNS_MAX * 2 * CELL_BYTES_MAX
 WORKBOOK_SECONDS_MAX = 30
+# So many files may be read at once: half of the processors are left to who waits for something shorter.
+READ_AT_ONCE_MAX = max(1, len(os.sched_getaffinity(0)) // 2)
 UNREADABLE_WORKBOOK = (
     "this is no XLSX workbook that can be read with the memory that is given to it: save it again, or as CSV UTF-8"
 )
@@ -102,21 +107,31 @@ def _cell(text: str, line: int) -> str:
 def _table(rows: Iterable[tuple[int, Cells]], delimiter: str) -> Table:
     numbered = iter(rows)
     _, header = next(numbered, (1, ()))
+    _check_width(header, 1)
     columns = _columns(header)
     found: list[Row] = []
+    num_filled = 0
     for line, texts in numbered:
+        _check_width(texts, line)
         cells = [_cell(text, line) for text in texts]
+        if not any(cells):
+            continue
+        if num_filled == ROWS_MAX:
+            raise TableTooLarge(f"a table has {ROWS_MAX} rows at most: import it in parts")
+        num_filled += 1
         placed = list(zip_longest(columns, cells, fillvalue=""))
         if any(cell and not name for name, cell in placed):
             raise UnreadableTable("has a cell where the header names no column", line)
         named = {name: cell for name, cell in placed if cell and name != PROBLEM_COLUMN}
-        if not named:
-            continue
-        if len(found) == ROWS_MAX:
-            raise TableTooLarge(f"a table has {ROWS_MAX} rows at most: import it in parts")
-        found.append(Row(line=line, cells=named))
+        if named:
+            found.append(Row(line=line, cells=named))
     named_columns = tuple(name for name in columns if name not in ("", PROBLEM_COLUMN))
     return Table(columns=named_columns, rows=found, delimiter=delimiter)
+
+
+def _check_width(cells: Cells, line: int) -> None:
+    if len(cells) > COLUMNS_MAX:
+        raise TableTooLarge(f"row {line}: a table has {COLUMNS_MAX} columns at most")
 
 
 def _columns(header: Cells) -> list[str]:
@@ -140,13 +155,20 @@ def _delimiter_of(text: str) -> str:
 
 
 def _csv_rows(text: str, delimiter: str) -> Iterable[tuple[int, Cells]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     line = 0
     try:
         for line, cells in enumerate(reader, start=1):
             yield line, cells
     except csv.Error as error:
         raise UnreadableTable(f"is no CSV: {error}", line + 1) from error
+
+
+def _lines(text: str) -> Iterable[str]:
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if len(line) > LINE_CHARS_MAX:
+            raise TableTooLarge(f"line {number} of the file is longer than a row can be")
+        yield line
 
 
 def _workbook_rows(content: bytes) -> Iterable[tuple[int, Cells]]:

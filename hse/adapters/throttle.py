@@ -1,7 +1,10 @@
 """Slows the guessing of passwords and codes down.
 
+A try is counted as a failure before it is judged, and given back when it was none: of many at once no more are judged than may
+fail.
+
 What an account may fail from one address is few, and concerns that address only: nobody locks an owner out from elsewhere. What
-it may fail from everywhere together slows down addresses from which it never signed in, and no others. What an address may fail,
+it may fail from all addresses from which it never signed in slows down such addresses, and no others. What an address may fail,
 whatever the accounts, stops who tries one password on many. Accounts that do not exist are counted like those that do.
 """
 
@@ -26,20 +29,24 @@ IPV6_PREFIX_BITS = 64
 
 
 class SignInThrottle:
-    """Counts tries and failures."""
+    """Counts the tries of one request."""
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
+        # Of failures, what this request has taken.
+        self._taken: list[Limit] = []
 
     async def begin(self, attempt: Attempt) -> None:
         """Count a try of this account from this address. Raises `TooManyAttempts`."""
-        _refuse(await self._limiter.look(_of_address(attempt)))
-        # Taken before it is known whether it fails: many tries at once do not all slip through.
-        _refuse(await self._limiter.take(_of_account_at_address(attempt)))
+        of_address = _of_address(attempt)
+        _refuse(await self._limiter.take(of_address, _of_account_at_address(attempt)))
+        self._taken.append(of_address)
 
     async def begin_as_stranger(self, attempt: Attempt) -> None:
-        """Wait for room among the failures from everywhere. Raises `TooManyAttempts`."""
-        _refuse(await self._limiter.look(_of_account(attempt)))
+        """Count it among the failures from everywhere. Raises `TooManyAttempts`."""
+        of_account = _of_account(attempt)
+        _refuse(await self._limiter.take(of_account))
+        self._taken.append(of_account)
 
     async def begin_reset(self, attempt: Attempt) -> None:
         """Count a wish for a new password, which costs somebody a letter. Raises `TooManyAttempts`."""
@@ -57,13 +64,15 @@ class SignInThrottle:
             )
         )
 
-    async def failed(self, attempt: Attempt) -> None:
-        """It was wrong."""
-        await self._limiter.take(_of_address(attempt))
-        await self._limiter.take(_of_account(attempt))
+    async def spare(self) -> None:
+        """It was no failure."""
+        taken, self._taken = self._taken, []
+        if taken:
+            await self._limiter.give_back(*taken)
 
     async def succeeded(self, attempt: Attempt) -> None:
         """It was right: the tries of this account from this address are forgotten."""
+        await self.spare()
         await self._limiter.forget(_of_account_at_address(attempt))
 
 

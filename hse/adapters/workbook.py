@@ -31,9 +31,10 @@ def main(rows_max: int, columns_max: int, cell_chars_max: int) -> int:
     rows: list[tuple[int, list[str]]] = []
     num_bytes = 0
     for number, row in enumerate(sheet.to_python(), start=first_row + 1):
-        cells = ([""] * first_column + [text_of(cell)[: cell_chars_max + 1] for cell in row])[: columns_max + 1]
+        cells = [""] * first_column + [text_of(cell)[: cell_chars_max + 1] for cell in row]
         while cells and not cells[-1]:
             cells.pop()
+        del cells[columns_max + 1 :]
         if cells and len(rows) <= rows_max:
             num_bytes += sum(map(len, cells))
             rows.append((number, cells))

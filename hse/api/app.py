@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+import anyio
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -15,6 +16,7 @@ from hse.adapters.postgres.api_keys import ApiKeyUses
 from hse.adapters.postgres.database import Database
 from hse.adapters.postgres.listening import Listener
 from hse.adapters.sealing import Sealer
+from hse.adapters.sheets import READ_AT_ONCE_MAX
 from hse.adapters.tokens import AccessTokens
 from hse.api import document, health
 from hse.api.acting import add_etag, provide_acting, provide_once, provide_version
@@ -116,7 +118,9 @@ def build(cors_origins: tuple[str, ...] = ()) -> Litestar:
 
 def furnish(app: Litestar, parts: Parts) -> Litestar:
     """Give the application its parts, and nothing of what it had before. Before it starts."""
-    app.state = State({**values_of(parts), "metrics": Metrics(), "waiting": Waiting()})
+    file_readers = anyio.CapacityLimiter(READ_AT_ONCE_MAX)
+    made = {"metrics": Metrics(), "waiting": Waiting(), "file_readers": file_readers, "readings": health.Readings()}
+    app.state = State({**values_of(parts), **made})
     return app
 
 

@@ -1,10 +1,14 @@
 """Whether the process lives, and whether it can do its work."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import structlog
 from litestar import Request, Response, Router, get
+from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,6 +18,7 @@ from hse.adapters.link import NodeLink
 from hse.adapters.postgres.database import Database
 
 ANSWER_SECONDS_MAX = 3.0
+REMEMBERED_SECONDS = 1.0
 PUBLIC = {"is_public": True, "is_unlimited": True}
 
 logger = structlog.get_logger(__name__)
@@ -37,14 +42,37 @@ async def readiness(request: Request[Any, Any, Any]) -> Response[dict[str, str]]
     status: what devices do is heard later, and commands are sent by the worker.
     """
     state = request.app.state
-    found = {
+    readings: Readings = state.readings
+    found = await readings.newest(partial(look_at_all, state))
+    is_ready = found["database"] == "up"
+    status = ("ready" if found["redis"] != "away" else "degraded") if is_ready else "not_ready"
+    return Response(content={"status": status, **found}, status_code=200 if is_ready else 503)
+
+
+class Readings:
+    """What was found last, for some moments: who asks more often has nobody look again, and all who ask at once share one look."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._found: dict[str, str] = {}
+        self._good_until = float("-inf")
+
+    async def newest(self, look: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:
+        """What was found not longer than `REMEMBERED_SECONDS` ago; `look` finds it."""
+        async with self._turn:
+            if time.monotonic() >= self._good_until:
+                self._found = await look()
+                self._good_until = time.monotonic() + REMEMBERED_SECONDS
+            return self._found
+
+
+async def look_at_all(state: State) -> dict[str, str]:
+    """What everything that the process needs says."""
+    return {
         **await look_at_database(state.database),
         "redis": await look_at_redis(state.limiter),
         "ingest_nodes": await look_at_nodes(state.link),
     }
-    is_ready = found["database"] == "up"
-    status = ("ready" if found["redis"] != "away" else "degraded") if is_ready else "not_ready"
-    return Response(content={"status": status, **found}, status_code=200 if is_ready else 503)
 
 
 async def look_at_database(database: Database) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """The audit log shows of an entry what its reader may see: nobody learns of other establishments, companies or organisations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from hse.adapters.postgres.audit import OWNED
+from hse.adapters.postgres.reach import OwnerScope, OwnScope
+from hse.adapters.postgres.stores import TableStore
 from tests.api.conftest import Client
 from tests.api.graphql import data
 from tests.api.inviting import invite, role_ids
@@ -31,6 +34,14 @@ async def over_graphql(api: Client, person: Person, action: str) -> Sides:
     found = (await data(api, person, QUERY, action=action))["auditEntries"]
     assert found["totalCount"] == len(found["edges"])
     return [(edge["node"]["before"], edge["node"]["after"]) for edge in found["edges"]]
+
+
+def every_store(kind: type[TableStore[Any]] = TableStore) -> Iterator[type[TableStore[Any]]]:
+    """Every store that the application has."""
+    for store in kind.__subclasses__():
+        if hasattr(store, "scope"):
+            yield store
+        yield from every_store(store)
 
 
 @pytest.fixture(params=[over_rest, over_graphql], ids=["rest", "graphql"])
@@ -98,6 +109,27 @@ async def test_a_device_without_a_place_is_told_to_those_who_reach_the_organisat
     await done(api, "POST", "devices", world.chief, {"name": "In its box", "organization_id": str(world.tenant.id)})
     for person, num_entries in ((world.root, 1), (world.chief, 1), (world.admin, 0), (world.other_chief, 0)):
         assert len(await read(api, person, "device.create")) == num_entries, person.email
+
+
+async def test_what_is_the_organisation_s_as_a_whole_is_told_to_those_who_reach_it_whole(
+    api: Client, world: World, read: Reading
+) -> None:
+    own = str(world.tenant.id)
+    await done(api, "POST", "provisioning-keys", world.chief, {"name": "The next series", "organization_id": own})
+    template = {"type": "booking_confirmed", "channel": "email", "language": "en", "subject": "S", "message": "Words"}
+    await done(api, "POST", "notification-templates", world.chief, {**template, "organization_id": own})
+    device = await done(api, "POST", "devices", world.chief, {"name": "In its box", "organization_id": own})
+    await done(api, "PATCH", f"devices/{device['id']}/attributes", world.chief, {"desired": {"colour": "red"}})
+    for action in ("provisioning_key.create", "notification_template.create", "device_attributes.update"):
+        for person, num_entries in ((world.root, 1), (world.chief, 1), (world.admin, 0), (world.other_chief, 0)):
+            assert len(await read(api, person, action)) == num_entries, (action, person.email)
+
+
+def test_the_log_tells_everybody_of_an_owner_no_more_than_the_stores_do() -> None:
+    scopes = {store.entity: store.scope for store in every_store()}
+    of_owners = {entity for entity, scope in scopes.items() if isinstance(scope, OwnerScope | OwnScope)}
+    # These have scopes of their own, which begin with the owner.
+    assert set(OWNED) == of_owners | {"api_key", "device_command_group", "role"}
 
 
 async def test_whom_somebody_belonged_to_is_not_told_to_whom_he_belongs_now(

@@ -1,5 +1,6 @@
 """Guessing is slowed down, and a stranger's guesses lock nobody out."""
 
+import asyncio
 from dataclasses import replace
 from uuid import uuid4
 
@@ -11,7 +12,8 @@ from hse.adapters.limits import RedisRateLimiter
 from hse.api.app import Parts, create_app
 from tests.api.conftest import Client, living, problem_of
 from tests.api.test_auth import LOGIN, client_at, log_in
-from tests.api.world import World
+from tests.api.test_second_factor import enrol
+from tests.api.world import PASSWORD, World
 
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
@@ -72,6 +74,41 @@ async def test_one_address_cannot_try_one_password_on_many(app: Litestar, monkey
     async with client_at(app, ELSEWHERE) as stranger:
         tried = [await guess(stranger, f"person{number}@example.com") for number in range(6)]
     assert tried == [401] * 5 + [429]
+
+
+async def test_of_many_guesses_at_once_no_more_are_judged_than_may_fail(
+    app: Litestar, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "FAILURES_OF_ACCOUNT", 5)
+    monkeypatch.setattr(throttle, "FAILURES_OF_ADDRESS", 7)
+    world.give_password(world.chief)
+
+    async def guess_at(address: str, email: str) -> int:
+        async with client_at(app, address) as stranger:
+            return await guess(stranger, email)
+
+    of_account = await asyncio.gather(*(guess_at(f"2001:db8:0:{n:x}::1", world.chief.email) for n in range(20)))
+    assert sorted(of_account) == [401] * 5 + [429] * 15
+    of_address = await asyncio.gather(*(guess_at(ELSEWHERE, f"person{n}@example.com") for n in range(20)))
+    assert sorted(of_address) == [401] * 7 + [429] * 13
+
+
+async def test_what_was_no_guess_costs_an_office_nothing(
+    app: Litestar, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "FAILURES_OF_ACCOUNT", 2)
+    monkeypatch.setattr(throttle, "FAILURES_OF_ADDRESS", 2)
+    async with client_at(app, HOME) as office:
+        _, recovery_codes = await enrol(office, world)
+        for number in range(5):
+            problem_of(await log_in(office, world.chief), 401, "identity.totp-required")
+            right = await log_in(office, world.chief, recovery_code=recovery_codes[number])
+            assert right.status_code == 200, right.text
+        weak = {"password": PASSWORD, "new_password": "short"}
+        for _ in range(5):
+            weakly = await office.post("/api/v1/me/password", headers=world.chief.headers, json=weak)
+            problem_of(weakly, 422, "identity.weak-password")
+        assert [await guess(office, "nobody@example.com") for _ in range(3)] == [401, 401, 429]
 
 
 async def test_a_login_that_succeeds_forgets_the_tries_before_it(app: Litestar, world: World) -> None:

@@ -4,6 +4,7 @@ import pytest
 from litestar import Litestar
 
 from hse.adapters.live.subscription import EVENTS_WAITING_MAX, STATES_WAITING_MAX
+from hse.api import health
 from hse.api.app import Parts, create_app
 from tests.api.conftest import client_of, living
 from tests.api.live import Open, device, devices_of, streams_of
@@ -64,8 +65,9 @@ async def test_a_connection_to_a_node_that_breaks_is_shown_and_nothing_is_lost(
 
 
 async def test_the_breaker_before_a_node_is_shown(
-    screens: Open, live_app: Litestar, world: World, node: LiveNode
+    screens: Open, live_app: Litestar, world: World, node: LiveNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "REMEMBERED_SECONDS", 0)
     await screens(world.user).opened()
     async with client_of(live_app) as api:
 

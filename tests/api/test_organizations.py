@@ -1,7 +1,9 @@
 """Partner companies, organisations, establishments and areas over REST: what each level sees and may do, and the rules."""
 
 import asyncio
-from uuid import uuid4
+import base64
+import json
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -131,6 +133,26 @@ async def test_pages_go_through_everything_once(api: Client, world: World) -> No
 @pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "WyJuYW1lIiwgMSwgMV0", "é"])
 async def test_a_cursor_of_another_list_is_refused(api: Client, world: World, cursor: str) -> None:
     response = await api.get("/api/v1/areas", headers=world.chief.headers, params={"cursor": cursor})
+    problem_of(response, 422, "request.invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "sort", "value", "row_id"),
+    [
+        ("users", "last_name", "a", "123"),
+        ("users", "last_name", "a", 123),
+        ("audit-entries", "-id", 1, str(UUID(int=1))),
+        ("audit-entries", "-id", 1, "9" * 30),
+        ("audit-entries", "-id", 1, "-1"),
+        ("audit-entries", "-id", 10**30, "1"),
+    ],
+)
+async def test_a_cursor_that_somebody_made_up_is_refused(
+    api: Client, world: World, path: str, sort: str, value: object, row_id: object
+) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps([sort, value, row_id]).encode()).decode().rstrip("=")
+    params = {"sort": sort, "cursor": cursor}
+    response = await api.get(f"/api/v1/{path}", headers=world.root.headers, params=params)
     problem_of(response, 422, "request.invalid")
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.api.conftest import Client, problem_of
+from tests.api.mailboxes import letters_to
 from tests.api.test_auth import LOGIN, audited, log_in
 from tests.api.world import PASSWORD, World
 
@@ -23,6 +24,16 @@ async def test_a_new_password_ends_the_other_sessions_and_keeps_this_one(api: Cl
     problem_of(await log_in(api, world.chief), 401, "identity.wrong-credentials")
     assert (await api.post(LOGIN, json={"email": world.chief.email, "password": NEW})).status_code == 200
     assert ("user.password_change", str(world.chief.id), None) in audited(world)
+
+
+async def test_the_letter_says_how_many_keys_act_for_you(api: Client, world: World) -> None:
+    world.give_password(world.chief)
+    for person in (world.chief, world.chief, world.admin):
+        world.new_api_key(person)
+    body = {"password": PASSWORD, "new_password": NEW}
+    assert (await api.post("/api/v1/me/password", headers=world.chief.headers, json=body)).status_code == 204
+    (text,) = letters_to(world.database_url, world.chief.email)
+    assert "2 API keys" in text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from litestar import Litestar
 from hse.adapters.sealing import Sealer
 from tests.api.conftest import Client, problem_of
 from tests.api.test_auth import LOGIN, audited, client_at, log_in
-from tests.api.world import SECRET_KEY, World
+from tests.api.world import PASSWORD, SECRET_KEY, World
 
 ASK = "/api/v1/auth/password-reset"
 NEW = "nine badgers paint fences"
@@ -60,6 +60,25 @@ async def test_a_link_gives_a_new_password_once_and_ends_all_sessions(api: Clien
         "user.password_reset_ask",
         "user.password_reset",
     ]
+
+
+async def test_another_password_ends_the_links_that_were_sent_before(api: Client, world: World) -> None:
+    token = await ask(api, world)
+    body = {"password": PASSWORD, "new_password": "eight badgers paint fences"}
+    changed = await api.post("/api/v1/me/password", headers=world.chief.headers, json=body)
+    assert changed.status_code == 204, changed.text
+    problem_of(await confirm(api, token), 422, "identity.reset-link-invalid")
+    assert (await api.post(ASK, json={"email": world.chief.email})).status_code == 202
+    later = re.findall(r"#token=(\S+)", letters(world)[-1]["text"])
+    assert (await confirm(api, later[0])).status_code == 204
+
+
+async def test_the_letter_says_which_keys_a_new_password_leaves(api: Client, world: World) -> None:
+    key = world.add_api_key(world.chief, ["read_device"])
+    token = await ask(api, world)
+    assert (await confirm(api, token)).status_code == 204
+    assert "1 API key" in letters(world)[-1]["text"]
+    assert (await api.get("/api/v1/devices", headers={"X-API-Key": key})).status_code == 200
 
 
 async def test_unknown_and_known_are_one_answer(api: Client, world: World) -> None:

@@ -95,6 +95,18 @@ async def test_looking_takes_nothing_and_forgetting_gives_back(limiter: RateLimi
     assert (await limiter.look(limit))[0].remaining == 2
 
 
+async def test_one_is_given_back_and_never_more_than_was_taken(limiter: RateLimiter) -> None:
+    limit = a_limit(3)
+    for _ in range(3):
+        await limiter.take(limit)
+    await limiter.give_back(limit)
+    assert (await limiter.look(limit))[0].remaining == 1
+    for _ in range(5):
+        await limiter.give_back(limit)
+    assert (await limiter.look(limit))[0].remaining == 3
+    assert [(await limiter.take(limit))[0].has_room for _ in range(4)] == [True] * 3 + [False]
+
+
 async def test_subjects_and_names_do_not_share_a_count(limiter: RateLimiter) -> None:
     subject = uuid4().hex
     one = Limit(name="user", subject=subject, requests=1)

@@ -1,5 +1,6 @@
 """What stands around every request: its line in the log, its numbers, its headers, its size; and what health says."""
 
+import asyncio
 import errno
 import io
 import json
@@ -14,9 +15,11 @@ from unittest.mock import Mock
 import httpx
 import psycopg
 import pytest
+from litestar import Litestar
 
 from hse.adapters.limits import RedisRateLimiter
-from hse.adapters.postgres.database import Database
+from hse.adapters.postgres.database import Condition, Database
+from hse.api import health
 from hse.api.app import Parts, create_app
 from hse.api.bounds import REQUEST_BYTES_MAX
 from hse.api.limits import RequestLimits
@@ -260,6 +263,27 @@ async def test_with_its_database_the_api_is_ready(api: Client) -> None:
     answer = await api.get("/health/readiness")
     found = {"status": "ready", "database": "up", "redis": "not set", "ingest_nodes": "not set"}
     assert (answer.status_code, answer.json()) == (200, found)
+
+
+async def test_many_who_ask_whether_it_is_ready_have_the_database_asked_once(
+    app: Litestar, api: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Counter[str]()
+    examine = app.state.database.examine
+
+    async def counted() -> Condition:
+        looks["database"] += 1
+        condition: Condition = await examine()
+        return condition
+
+    monkeypatch.setattr(app.state.database, "examine", counted)
+    monkeypatch.setattr(health, "REMEMBERED_SECONDS", 60)
+    answers = await asyncio.gather(*(api.get("/health/readiness") for _ in range(20)))
+    assert {answer.json()["status"] for answer in answers} == {"ready"}
+    assert looks["database"] == 1
+    monkeypatch.setattr(app.state.readings, "_good_until", 0.0)
+    assert (await api.get("/health/readiness")).json()["status"] == "ready"
+    assert looks["database"] == 2
 
 
 async def test_without_redis_it_is_degraded_and_works_on(parts: Parts, world: World) -> None:

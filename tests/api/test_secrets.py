@@ -121,7 +121,7 @@ async def invite_somebody(api: Client, told: Told, world: World) -> None:
 def keep_invitation(told: Told, world: World) -> str:
     """Keep the link of the last letter; its token."""
     link = told.keep("invitation link", link_in(letters_to(world.database_url, INVITED)[-1]))
-    return told.keep("invitation token", link.rpartition("/")[2])
+    return told.keep("invitation token", link.rpartition("token=")[2])
 
 
 def _own(world: World) -> dict[str, str]:

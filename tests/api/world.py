@@ -375,14 +375,14 @@ class World:
         with psycopg.connect(self.database_url) as self._connection:
             return self.add_person(email, role, **more)
 
-    def add_api_key(self, person: Person, actions: list[str]) -> str:
+    def add_api_key(self, person: Person, actions: list[str], *, requests_per_minute: int = 1000) -> str:
         """Give somebody an API key that holds these actions."""
         key = new_key()
         with psycopg.connect(self.database_url) as connection:
             connection.execute(
                 "insert into api_keys (user_id, name, prefix, secret_hash, actions, requests_per_minute)"
-                " values (%s, 'key', %s, %s, %s, 1000)",
-                [person.id, key.prefix, key.secret_hash, actions],
+                " values (%s, 'key', %s, %s, %s, %s)",
+                [person.id, key.prefix, key.secret_hash, actions, requests_per_minute],
             )
         return key.text
 

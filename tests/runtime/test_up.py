@@ -174,7 +174,7 @@ def test_letters_become_files_and_their_links_are_printed(tmp_path: Path) -> Non
         invited = {"email": "eva@example.com", "first_name": "Eva", "last_name": "Paz", "role_id": row[0]}
         post(port, "invitations", invited, signed_in["access_token"])
         printed = data_dir.with_suffix(".log")
-        link = re.compile(r"https?://\S+/invitations/(\S+)")
+        link = re.compile(r"https?://\S+/invitations#token=(\S+)")
         wait_until(lambda: link.search(printed.read_text()) is not None, "the link is printed", seconds=READY_SECONDS)
         found = link.search(printed.read_text())
         assert found is not None

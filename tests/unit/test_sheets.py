@@ -88,11 +88,21 @@ def test_rows_are_numbered_as_in_the_spreadsheet() -> None:
         (b"kind,name\ndevice," + "é".encode() * 4_097, TableTooLarge),
         (b"kind,name\ndevice," + b"A" * 200_000, (TableTooLarge, UnreadableTable)),
         (b"x" * (FILE_BYTES_MAX + 1), TableTooLarge),
+        pytest.param(b"kind" + b"," * 100 + b"\n", TableTooLarge, id="a wide header"),
+        pytest.param(b"kind,name\ndevice,A" + b"," * 99 + b"\n", TableTooLarge, id="a wide row"),
+        pytest.param(b"problem,kind\n" + b"wrong,\n" * 10_001, TableTooLarge, id="problems of no rows"),
+        pytest.param(b"kind\n" + b"," * (FILE_BYTES_MAX - 5), TableTooLarge, id="a line of commas"),
+        pytest.param(workbook(["kind"], ["device", *[""] * 140, "A"]), TableTooLarge, id="a cell far to the right"),
     ],
 )
 def test_what_is_no_table_is_refused(content: bytes, error: type[DomainError] | tuple[type[DomainError], ...]) -> None:
     with pytest.raises(error):
         read_table(content)
+
+
+def test_a_line_that_no_row_can_have_is_not_split_into_cells() -> None:
+    with pytest.raises(TableTooLarge, match="longer than a row"):
+        read_table(b"kind" + b"," * (4 << 20))
 
 
 def test_ten_thousand_rows_are_read() -> None:

@@ -12,13 +12,23 @@ from hse.domain.identity.audit import ASSIGNED_PLACES, AuditEntry
 from hse.domain.paging import PageQuery
 from hse.domain.policy import Reach
 
-# What stands at an establishment, or in an organisation and not placed yet: then for those only who reach the organisation whole.
-PLACED = ("device", "device_command", "alarm")
+# What everybody who belongs to a company or an organisation may know of there, as the stores of these have it, too. All else stands
+# at an establishment, or is an organisation's as a whole: then it is for those only who reach the organisation whole.
+OWNED = (
+    "api_key",
+    "device_command_group",  # of which is shown what lies within the reach
+    "device_profile",
+    "invitation",
+    "organization",
+    "partner_company",
+    "role",
+    "user",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _ScopeOfEntry:
-    """What happened at an establishment is for those who reach that; all else for those who reach whom it belongs to.
+    """What happened at an establishment is for those who reach that; what is owned, for those who reach its owner.
 
     Where somebody works is told to those who reach a place at which that changed.
     """
@@ -30,7 +40,7 @@ class _ScopeOfEntry:
         """The condition that an entry within the reach meets."""
         entry = audit_entries.c
         is_of_owner = sa.and_(
-            entry.establishment_id.is_(None), entry.entity_type.not_in(PLACED), entry.action != ASSIGNED_PLACES
+            entry.establishment_id.is_(None), entry.entity_type.in_(OWNED), entry.action != ASSIGNED_PLACES
         )
         return sa.or_(
             sa.and_(is_of_owner, self.owner.within(reach)),

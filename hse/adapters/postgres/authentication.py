@@ -8,7 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INET, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hse.adapters.postgres.identity_tables import credentials, recovery_codes, refresh_tokens, sessions, users
+from hse.adapters.postgres.identity_tables import (
+    api_keys,
+    credentials,
+    recovery_codes,
+    refresh_tokens,
+    sessions,
+    users,
+)
 from hse.adapters.throttle import network_of
 from hse.domain.identity.entrance import Account, NewSession, RefreshToken, Totp
 
@@ -81,6 +88,13 @@ class Accounts:
             .values(used_at=sa.func.now())
         )
         return (await self._connection.execute(statement)).rowcount == 1
+
+    async def count_live_keys(self, user_id: UUID) -> int:
+        """How many API keys act for him."""
+        keys = api_keys.c
+        is_live = sa.and_(keys.revoked_at.is_(None), sa.or_(keys.expires_at.is_(None), keys.expires_at > sa.func.now()))
+        statement = sa.select(sa.func.count()).select_from(api_keys).where(keys.user_id == user_id, is_live)
+        return int((await self._connection.execute(statement)).scalar_one())
 
     def _came_before(self) -> sa.ColumnElement[bool]:
         """Whether the user signed in from this network before."""

@@ -206,7 +206,7 @@ class DeadLetters:
 
     async def page(self, device_id: UUID, query: PageQuery) -> Page[DeviceDeadLetter]:
         """A page of a device's, the newest first. Raises `Invalid`."""
-        order = parse_order(query, ORDER, "-received_at")
+        order = parse_order(query, ORDER, "-received_at", dead_letters.c.id)
         after, after_id = order.after or BEFORE_ALL
         parameters = {
             "device_id": device_id,

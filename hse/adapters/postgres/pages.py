@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 
 from hse.domain.errors import Invalid
 from hse.domain.paging import PAGE_LIMIT_MAX, PageQuery
 
+# Of an id that is a number.
+STORED_IDS = range(1 << 63)
 AFTER, AFTER_ID, ROWS = "page_after", "page_after_id", "page_rows"
 
 
@@ -26,7 +27,9 @@ class Order:
     after: tuple[Any, Any] | None
 
 
-def parse_order(query: PageQuery, sorts: Mapping[str, sa.Column[Any]], default: str) -> Order:
+def parse_order(
+    query: PageQuery, sorts: Mapping[str, sa.Column[Any]], default: str, id_column: sa.Column[Any]
+) -> Order:
     """The order that a query asks for. Raises `Invalid` for an unknown one, and for a cursor of another list."""
     if not 1 <= query.limit <= PAGE_LIMIT_MAX:
         raise Invalid("limit", f"between 1 and {PAGE_LIMIT_MAX}")
@@ -34,7 +37,7 @@ def parse_order(query: PageQuery, sorts: Mapping[str, sa.Column[Any]], default: 
     name = wanted.removeprefix("-")
     if name not in sorts:
         raise Invalid("sort", f"one of {', '.join(sorts)}, with a leading - for descending")
-    after = None if query.cursor is None else _decode(query.cursor, wanted, sorts[name])
+    after = None if query.cursor is None else _decode(query.cursor, wanted, sorts[name], id_column)
     return Order(name=name, is_descending=wanted.startswith("-"), after=after)
 
 
@@ -66,7 +69,7 @@ def encode_cursor(order: Order, value: Any, row_id: Any) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, wanted: str, column: sa.Column[Any]) -> tuple[Any, Any]:
+def _decode(cursor: str, wanted: str, column: sa.Column[Any], id_column: sa.Column[Any]) -> tuple[Any, Any]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         sort, value, row_id = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
@@ -77,7 +80,9 @@ def _decode(cursor: str, wanted: str, column: sa.Column[Any]) -> tuple[Any, Any]
             value = datetime.fromisoformat(value)
         elif type(value) is not kind or (isinstance(value, str) and "\0" in value):
             raise ValueError("another type")
-        key: Any = int(row_id) if row_id.isascii() and row_id.isdigit() else UUID(row_id)
-    except (ValueError, TypeError, AttributeError) as error:
+        key = id_column.type.python_type(str(row_id))
+        if isinstance(key, int) and key not in STORED_IDS:
+            raise ValueError("another id")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Invalid("cursor", "take it from `next_cursor` of a page with the same sort") from error
     return value, key

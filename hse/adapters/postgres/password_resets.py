@@ -7,11 +7,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hse.adapters.postgres.authentication import Accounts
-from hse.adapters.postgres.identity_tables import password_resets
+from hse.adapters.postgres.identity_tables import credentials, password_resets
 from hse.domain.identity.entrance import Account
 
 LINKS = password_resets.c
-IS_GOOD = sa.and_(LINKS.used_at.is_(None), LINKS.expires_at > sa.func.now())
+# Who has chosen another password since has no use for the link; somebody else who holds it may have.
+IS_OVERTAKEN = sa.exists().where(
+    credentials.c.user_id == LINKS.user_id, credentials.c.password_changed_at > LINKS.created_at
+)
+IS_GOOD = sa.and_(LINKS.used_at.is_(None), LINKS.expires_at > sa.func.now(), ~IS_OVERTAKEN)
 
 
 class PasswordResets:

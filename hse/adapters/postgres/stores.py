@@ -215,7 +215,8 @@ class TableStore(Generic[V]):
 
     @classmethod
     def _order(cls, query: PageQuery) -> Order:
-        return parse_order(query, {name: cls.table.c[name] for name in cls.sorts}, cls.default_sort or cls.sorts[0])
+        sorts = {name: cls.table.c[name] for name in cls.sorts}
+        return parse_order(query, sorts, cls.default_sort or cls.sorts[0], cls.table.c.id)
 
     def _page(self, rows: Sequence[sa.Row[Any]], query: PageQuery, order: Order, total: int | None) -> Page[V]:
         """The page that begins with these rows; one more than its limit says that there is another."""

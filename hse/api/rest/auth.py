@@ -121,7 +121,10 @@ async def ask_for_reset(entrance: Entrances, data: JSONBody[Forgetful]) -> Respo
 
 @post("/password-reset/confirm", status_code=204, opt={"is_public": True})
 async def confirm_reset(entrance: Entrances, data: JSONBody[NewPasswordByLink]) -> None:
-    """Choose a new password with the token of the link that was sent. It ends all your sessions."""
+    """Choose a new password with the token of the link that was sent. It ends all your sessions.
+
+    Your API keys stay; the letter that tells of the new password says how many there are.
+    """
     await password_resets.reset_password(entrance, data.token, data.new_password)
 
 

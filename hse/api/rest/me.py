@@ -81,7 +81,10 @@ async def change_me(acting: Acts, data: JSONBody[ProfileChange], version: Versio
 
 @post("/me/password", status_code=204)
 async def change_password(acting: Acts, entrance: Entrances, data: JSONBody[PasswordChange]) -> None:
-    """Change your password. It ends your other sessions."""
+    """Change your password. It ends your other sessions.
+
+    Your API keys stay; the letter that tells of the new password says how many there are.
+    """
     account = await acting.read(own.own_account)
     async with own.proving(entrance, account, data.password) as proof:
         password_hash = await hash_new_password(entrance.passwords, data.new_password, account.personal)

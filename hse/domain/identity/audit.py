@@ -81,9 +81,9 @@ def _is_of_others(entry: AuditEntry, told: Mapping[str, Any], reach: Reach) -> b
         return True
     if organization_id not in (None, _text(entry.organization_id)) and not reach.has_owner(None, UUID(organization_id)):
         return True
-    if "target" in told:
-        # A command to many: how many is told to those who reach all of them.
-        return not _has_site(reach, entry, told["target"].get("establishment_id"))
+    if entry.entity_type == "device_command_group":
+        # How many were commanded is told to those who reach all of them.
+        return not _has_site(reach, entry, (told.get("target") or {}).get("establishment_id"))
     place = told.get("establishment_id")
     return place not in (None, _text(entry.establishment_id)) and not _has_site(reach, entry, place)
 

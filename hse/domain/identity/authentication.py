@@ -16,6 +16,7 @@ from hse.domain.identity.entrance import (
     EntranceWork,
     NewSession,
     SecondFactor,
+    throttled,
 )
 from hse.domain.identity.sessions import REFRESH_LIFETIME, OpenSession
 from hse.domain.work import Record
@@ -79,15 +80,19 @@ class SignIn:
 async def sign_in(entrance: Entrance, command: SignIn) -> OpenSession:
     """Begin a session. Raises `WrongCredentials`, `TotpRequired`, `WrongCode`, `TooManyAttempts`, `PasswordsOverloaded`."""
     attempt = Attempt(email=command.email.casefold(), address=entrance.address)
-    await entrance.throttle.begin(attempt)
-    async with entrance.transaction() as work:
-        account = await work.accounts.by_email(command.email)
-    if account is None or not account.is_address_known:
-        await entrance.throttle.begin_as_stranger(attempt)
+    async with throttled(entrance.throttle, attempt, WrongCredentials, WrongCode):
+        async with entrance.transaction() as work:
+            account = await work.accounts.by_email(command.email)
+        if account is None or not account.is_address_known:
+            await entrance.throttle.begin_as_stranger(attempt)
+        return await _judge(entrance, command, account)
+
+
+async def _judge(entrance: Entrance, command: SignIn, account: Account | None) -> OpenSession:
     password_hash = None if account is None else account.password_hash
     is_right = await entrance.passwords.verify(password_hash, command.password)
     if account is None or password_hash is None or not is_right or not account.is_admitted:
-        await _fail(entrance, attempt, account, "password" if not is_right else "disabled")
+        await _write_down(entrance, account, "password" if not is_right else "disabled")
         raise WrongCredentials
     rehashed = (
         await entrance.passwords.hash(command.password) if entrance.passwords.is_outdated(password_hash) else None
@@ -101,9 +106,8 @@ async def sign_in(entrance: Entrance, command: SignIn) -> OpenSession:
             if rehashed is not None:
                 await work.accounts.set_password(current.user_id, rehashed, is_same=True)
             await work.commit()
-            await entrance.throttle.succeeded(attempt)
             return opened
-    await _fail(entrance, attempt, account, "code")
+    await _write_down(entrance, account, "code")
     raise WrongCode
 
 
@@ -141,9 +145,8 @@ async def _begin_session(entrance: Entrance, work: EntranceWork, account: Accoun
     )
 
 
-async def _fail(entrance: Entrance, attempt: Attempt, account: Account | None, reason: str) -> None:
-    """Count and write down a failure. Whom nobody knows is not named: people type passwords into the wrong field."""
-    await entrance.throttle.failed(attempt)
+async def _write_down(entrance: Entrance, account: Account | None, reason: str) -> None:
+    """Keep a failure in the audit log. Whom nobody knows is not named: people type passwords into the wrong field."""
     async with entrance.transaction() as work:
         if account is None:
             unknown = Record(

@@ -1,6 +1,7 @@
 """What signing in works with, while nobody is an actor yet: accounts, sessions, and what slows guessing down."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Protocol
@@ -118,6 +119,9 @@ class AccountStore(Protocol):
     async def use_recovery_code(self, user_id: UUID, code_hash: bytes) -> bool:
         """Whether this is one of his codes that was not used before; it counts as used from now on."""
 
+    async def count_live_keys(self, user_id: UUID) -> int:
+        """How many API keys act for him."""
+
 
 class SessionKeeper(Protocol):
     """The sessions, and their refresh tokens."""
@@ -185,22 +189,36 @@ class EntranceWork(Protocol):
 
 
 class Throttle(Protocol):
-    """Slows guessing down, and lets nobody lock another one out. Raises `TooManyAttempts`."""
+    """Slows the guessing of one request down, and lets nobody lock another one out. Raises `TooManyAttempts`."""
 
     async def begin(self, attempt: Attempt) -> None:
-        """Count a try of this account from this address; refuse it when there were too many."""
+        """Count a try of this account from this address as one that fails; refuse it when there were too many."""
 
     async def begin_as_stranger(self, attempt: Attempt) -> None:
-        """Refuse a try from an address that the account never came from, when too many failed from such."""
+        """Count a try from an address that the account never came from; refuse it when too many failed from such."""
 
     async def begin_reset(self, attempt: Attempt) -> None:
         """Count a wish for a new password; refuse it when there were too many."""
 
-    async def failed(self, attempt: Attempt) -> None:
-        """It was wrong."""
+    async def spare(self) -> None:
+        """It was no failure: it was never judged, or not found wrong."""
 
     async def succeeded(self, attempt: Attempt) -> None:
         """It was right: the tries of this account from this address are forgotten."""
+
+
+@asynccontextmanager
+async def throttled(throttle: Throttle, attempt: Attempt, *failures: type[DomainError]) -> AsyncIterator[None]:
+    """Judge an attempt, which has failed when it ends with one of `failures`, and else counts as none. Raises `TooManyAttempts`."""
+    await throttle.begin(attempt)
+    try:
+        yield
+    except failures:
+        raise
+    except Exception:
+        await throttle.spare()
+        raise
+    await throttle.succeeded(attempt)
 
 
 class RefreshTokens(Protocol):

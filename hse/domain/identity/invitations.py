@@ -262,7 +262,8 @@ async def _send(work: IdentityWork, made: Invitation, role: Role, token: OneTime
         invited_by=name,
         role_name=role.name,
         tenant_name=None if owner is None else owner.name,
-        link=work.mail.link(f"invitations/{token.text}"),
+        # Behind the #, which a browser sends to no server, and so into no log.
+        link=work.mail.link(f"invitations#token={token.text}"),
         expires_at=made.expires_at,
     )
     letter = invitation_letter(facts)

@@ -50,11 +50,17 @@ def reset_letter(email: str, first_name: str, link: str) -> Letter:
     return Letter(kind="password_reset", recipient=email, subject="A new password", text=text)
 
 
-def new_password_letter(email: str, first_name: str) -> Letter:
-    """The letter that says that the password is another now, in case that was somebody else."""
+def new_password_letter(email: str, first_name: str, num_live_keys: int) -> Letter:
+    """The letter that says that the password is another now, in case that was somebody else, and how many keys are as they were."""
     text = (
         f"Hello {first_name},\n\n"
         "The password of your account was changed. If it was not you, ask for a new one on the sign-in page at once, "
         "and tell who looks after you.\n"
     )
+    if num_live_keys:
+        keys = "1 API key" if num_live_keys == 1 else f"{num_live_keys} API keys"
+        text += (
+            f"\nThe programs that act for you go on with {keys}, which a new password does not end. "
+            "Look through the API keys of your account, and revoke each that you do not know.\n"
+        )
     return Letter(kind="password_changed", recipient=email, subject="Your password was changed", text=text)

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 from uuid import UUID
 
 from hse.domain.errors import DomainError, ErrorKind
-from hse.domain.identity.entrance import Account, AccountStore, Attempt, Entrance, SessionKeeper
+from hse.domain.identity.entrance import Account, AccountStore, Attempt, Entrance, SessionKeeper, throttled
 from hse.domain.identity.letters import new_password_letter
 from hse.domain.identity.passwords import WrongPassword
 from hse.domain.identity.ports import Mail
@@ -106,16 +106,15 @@ async def proving(entrance: Entrance, account: Account, password: str) -> AsyncI
     Raises `WrongPassword`, `TooManyAttempts`, `PasswordsOverloaded`.
     """
     attempt = Attempt(email=account.email.casefold(), address=entrance.address)
-    await entrance.throttle.begin(attempt)
-    if not await entrance.passwords.verify(account.password_hash, password) or account.password_hash is None:
-        await _fail(entrance, attempt, account, "password")
-        raise WrongPassword
-    try:
-        yield Proof(password_hash=account.password_hash)
-    except WrongSecondFactor:
-        await _fail(entrance, attempt, account, "code")
-        raise
-    await entrance.throttle.succeeded(attempt)
+    async with throttled(entrance.throttle, attempt, WrongPassword, WrongSecondFactor):
+        if not await entrance.passwords.verify(account.password_hash, password) or account.password_hash is None:
+            await _write_down(entrance, account, "password")
+            raise WrongPassword
+        try:
+            yield Proof(password_hash=account.password_hash)
+        except WrongSecondFactor:
+            await _write_down(entrance, account, "code")
+            raise
 
 
 async def proved(work: OwnWork, proof: Proof) -> Account:
@@ -131,13 +130,13 @@ async def change_password(work: OwnWork, proof: Proof, password_hash: str) -> No
     account = await proved(work, proof)
     await work.accounts.set_password(account.user_id, password_hash)
     await work.session_keeper.revoke_all_of(account.user_id, "password changed", kept=work.actor.session_id)
-    letter = new_password_letter(account.email, account.first_name)
+    num_live_keys = await work.accounts.count_live_keys(account.user_id)
+    letter = new_password_letter(account.email, account.first_name, num_live_keys)
     await work.mail.queue(letter.kind, letter.recipient, letter.subject, letter.text)
     await work.record(account.record("user.password_change"))
 
 
-async def _fail(entrance: Entrance, attempt: Attempt, account: Account, reason: str) -> None:
-    await entrance.throttle.failed(attempt)
+async def _write_down(entrance: Entrance, account: Account, reason: str) -> None:
     async with entrance.transaction() as work:
         await work.record(account.record("user.proof_failed", reason), account.user_id)
         await work.commit()

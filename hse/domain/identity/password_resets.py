@@ -46,7 +46,7 @@ async def send_link(entrance: Entrance, email: str) -> None:
 
 
 async def reset_password(entrance: Entrance, token: str, password: str) -> None:
-    """Have a new password; it ends all sessions. Raises `ResetLinkInvalid`, `WeakPassword`, `PasswordsOverloaded`."""
+    """Have a new password; it ends all sessions, no API key. Raises `ResetLinkInvalid`, `WeakPassword`, `PasswordsOverloaded`."""
     token_hash = entrance.refresh_tokens.hash(token)
     async with entrance.transaction() as work:
         account = await _account(work, token_hash)
@@ -57,7 +57,8 @@ async def reset_password(entrance: Entrance, token: str, password: str) -> None:
             raise ResetLinkInvalid
         await work.accounts.set_password(account.user_id, password_hash)
         await work.sessions.revoke_all_of(account.user_id, "password reset")
-        letter = new_password_letter(account.email, account.first_name)
+        num_live_keys = await work.accounts.count_live_keys(account.user_id)
+        letter = new_password_letter(account.email, account.first_name, num_live_keys)
         await work.mail.queue(letter.kind, letter.recipient, letter.subject, letter.text)
         await work.record(account.record("user.password_reset"), account.user_id)
         await work.commit()

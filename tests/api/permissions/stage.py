@@ -209,7 +209,7 @@ class Stage:
             is_active=True,
             places={UUID(one): None for one in made["establishment_ids"]},
         )
-        token = link_in(letters_to(self.url, email)[-1]).rsplit("/", 1)[1]
+        token = link_in(letters_to(self.url, email)[-1]).partition("#token=")[2]
         self.offers.append(Offer(email, token, offered, deed.actor.id))
         return self.offers[-1]
 
