@@ -15,7 +15,16 @@ from hse.embedded.ports import free_ports, is_free
 from hse.embedded.postgres import has_cluster, prepare_postgres
 from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import Settings, SettingsError, data_dir_of, mail_dir_of, port_variable_of, ports_of
+from hse.settings import (
+    FILES,
+    Settings,
+    SettingsError,
+    data_dir_of,
+    mail_dir_of,
+    port_variable_of,
+    ports_of,
+    variable_of,
+)
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
@@ -85,6 +94,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
             enroll_meters(database_url, data_dir / "simulation" / "meters.json")
 
     given = {port_variable_of(name): str(ports[name]) for name in ports_of(settings)}
+    given |= {variable_of(name): str(path) for name in FILES if (path := getattr(settings, name)) is not None}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
     given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key, "HSE_SERVICE_TOKEN": service_token}
     return Machine(
