@@ -241,7 +241,8 @@ def _parse(text: str, kind: Any, limits: Mapping[str, Any]) -> Any:
     if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if kind == Path | None:
-        return Path(text)
+        # The children of `hse up` work in a directory of their own.
+        return Path(text).absolute()
     if limits["choices"] and text not in limits["choices"]:
         raise ValueError(f"must be one of {', '.join(limits['choices'])}")
     if limits["schemes"] and urlsplit(text).scheme not in limits["schemes"]:

@@ -12,6 +12,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 
 from hse.adapters.postgres.engine import create_engine
 from hse.adapters.postgres.maintenance import run_maintenance
+from hse.adapters.postgres.maintenance_clock import DOUBTED_FOR, ClocksDiffer, agreed_now
 from hse.adapters.worker_metrics import WorkerMetrics
 from hse.cli.options import ReadyFile
 from hse.settings import SettingsError, read_settings
@@ -80,5 +81,17 @@ def worker(ready_file: ReadyFile = None) -> None:
 
 def maintain(engine: sa.Engine, retention_days: int) -> None:
     """One run of the storage's maintenance."""
-    report = run_maintenance(engine, now=datetime.now(UTC), retention_days=retention_days)
+    now = datetime.now(UTC)
+    try:
+        report = run_maintenance(engine, now=agreed_now(engine, now), retention_days=retention_days)
+    except ClocksDiffer as error:
+        logger.error("maintenance: %s", error)
+        return
     logger.info("maintenance: %s", report)
+    if report.is_clock_doubted:
+        logger.error(
+            "maintenance: the clock leapt to %s, so all goes on as of %s and nothing later expires: set the clock if it is wrong;"
+            " if it is right it is believed after %d days of running",
+            *(f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (now, report.as_of)),
+            DOUBTED_FOR.days,
+        )

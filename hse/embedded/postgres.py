@@ -156,6 +156,11 @@ class EmbeddedPostgres:
             connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(API_ROLE), login))
 
 
+def has_cluster(home: Path) -> bool:
+    """Say whether there is a cluster under `home`."""
+    return (home / "postgres" / "PG_VERSION").exists()
+
+
 def prepare_postgres(home: Path, *, port: int, settings: dict[str, str] | None = None) -> EmbeddedPostgres:
     """Return the cluster under `home`, making it on the first call. The caller holds the lock of `home`."""
     account = server_account()
@@ -173,7 +178,7 @@ def prepare_postgres(home: Path, *, port: int, settings: dict[str, str] | None =
     )
     if server.socket_directory is not None:
         make_private_directory(server.socket_directory, account)
-    if not (server.cluster / "PG_VERSION").exists():
+    if not has_cluster(home):
         _initialise(server)
     make_private_directory(server.cluster, account)
     server.clear()

@@ -124,7 +124,8 @@ class Child:
                 self._enter(State.READY, now)
                 self.fault = None
                 return True
-        except EmbeddedServerError as error:
+        # No process could be made, or its log not be opened: what a full machine refuses now it may give later.
+        except (EmbeddedServerError, OSError) as error:
             self.fault = str(error)
             logger.error("%s: %s", self.name, error)
             self._signal(self.program.kill_signal)

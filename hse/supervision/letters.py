@@ -21,10 +21,15 @@ class Letters:
         for name in sorted(set(self._names()) - self._known):
             self._known.add(name)
             path = self._directory / name
-            # Written aside and renamed, so it is whole.
-            letter = message_from_bytes(path.read_bytes(), policy=default_policy)
+            # Written aside and renamed, so it is whole, if it is ours.
+            try:
+                letter = message_from_bytes(path.read_bytes(), policy=default_policy)
+                text = letter.get_content()
+            except (OSError, LookupError) as error:
+                yield f"{path} is no letter that can be read: {error}"
+                continue
             yield f"mail for {letter['To']} ({letter['Subject']}) is in {path}"
-            if (link := LINK.search(letter.get_content())) is not None:
+            if (link := LINK.search(text)) is not None:
                 yield link.group()
 
     def _names(self) -> list[str]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,8 @@ class Run:
         self._readings: Readings | None = None
         self._letters = None if machine.mail_dir is None else Letters(machine.mail_dir)
         self._is_published = False
+        self._told: Published | None = None
+        self._hindrances: dict[str, str] = {}
 
     def run(self) -> None:
         """Start everything, watch until a stop is asked for, drain. Raises what keeps it from starting, after the drain."""
@@ -91,8 +93,8 @@ class Run:
         self._supervisor.bring_up(api_program(machine))
         if machine.simulate is not None:
             self._supervisor.bring_up(simulator_program(machine, machine.simulate))
-        self._is_published = True
         publish(machine.data_dir, self._published())
+        self._is_published, self._told = True, self._published()
         self._presenter.ready(self._published())
 
     def _watch(self) -> None:
@@ -104,6 +106,7 @@ class Run:
         started_at = time.monotonic()
         while not self._interrupts.requests:
             self._supervisor.watch()
+            self._publish_changes()
             self._tell_of_letters()
             self._show()
             if self._machine.screenshot is not None:
@@ -114,18 +117,38 @@ class Run:
             self._interrupts.sleep(LOOK_SECONDS)
 
     def _tell_of_letters(self) -> None:
-        for line in self._letters.new() if self._letters is not None else ():
-            logger.info("%s", line)
+        with self._unhindered("looking for letters"):
+            for line in self._letters.new() if self._letters is not None else ():
+                logger.info("%s", line)
 
     def _on_change(self) -> None:
-        if self._is_published:
-            publish(self._machine.data_dir, self._published())
+        self._publish_changes()
         self._show()
+
+    def _publish_changes(self) -> None:
+        """What could not be written, as on a full disk, is written at a later look."""
+        published = self._published()
+        if self._is_published and published != self._told:
+            with self._unhindered("writing up.json"):
+                publish(self._machine.data_dir, published)
+                self._told = published
 
     def _show(self) -> None:
         picture = NOTHING if self._readings is None else self._readings.picture
         published = self._published() if self._is_published else None
-        self._presenter.show(picture, self._supervisor.children, published)
+        with self._unhindered("showing the state"):
+            self._presenter.show(picture, self._supervisor.children, published)
+
+    @contextlib.contextmanager
+    def _unhindered(self, doing: str) -> Iterator[None]:
+        """Say once what keeps from telling what happens: it is no reason to end what works."""
+        try:
+            yield
+            self._hindrances.pop(doing, None)
+        except OSError as error:
+            if self._hindrances.get(doing) != str(error):
+                logger.error("%s failed, and all goes on: %s", doing, error)
+            self._hindrances[doing] = str(error)
 
     def _published(self) -> Published:
         machine = self._machine

@@ -75,7 +75,14 @@ class Supervisor:
         for child in reversed(self.children):
             logger.info("%s stops", child.name)
             child.stop(time.monotonic())
-            self._on_change()
+            self._tell_while_draining()
             while not child.watch_stop(time.monotonic(), is_insisted=self._interrupts.requests > insisted_after):
                 self._interrupts.sleep(POLL_SECONDS)
+            self._tell_while_draining()
+
+    def _tell_while_draining(self) -> None:
+        """Whatever fails in telling, the next child is stopped all the same: else it would be killed with its journal full."""
+        try:
             self._on_change()
+        except Exception:
+            logger.exception("a change of the children could not be told")

@@ -10,12 +10,21 @@ from hse.adapters.postgres.engine import transaction
 from hse.adapters.postgres.migrate import EventStorage, upgrade
 from hse.adapters.postgres.registry import add_devices, list_devices, rotate_token
 from hse.domain.booking.door_code_views import LOCK_TYPE
-from hse.embedded.account import server_account
+from hse.embedded.account import EmbeddedServerError, server_account
 from hse.embedded.ports import free_ports, is_free
-from hse.embedded.postgres import prepare_postgres
+from hse.embedded.postgres import has_cluster, prepare_postgres
 from hse.embedded.secrets import password
 from hse.embedded.valkey import prepare_valkey
-from hse.settings import Settings, SettingsError, data_dir_of, mail_dir_of, port_variable_of, ports_of
+from hse.settings import (
+    FILES,
+    Settings,
+    SettingsError,
+    data_dir_of,
+    mail_dir_of,
+    port_variable_of,
+    ports_of,
+    variable_of,
+)
 from hse.simulation.identities import Identity, load_identities, save_identities
 from hse.simulation.meters import SamplesMissing, meters, samples_directory
 from hse.supervision.machine import Machine
@@ -63,6 +72,8 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
     data_dir = data_dir_of(settings)
     ports = _device_ports(settings, is_auto=options.is_auto_ports)
     postgres_port, valkey_port = free_ports(2)
+    # Before the cluster is made: where there is one, there was a key.
+    secret_key = settings.secret_key or _secret_key(data_dir, is_embedded=settings.database_url is None)
     postgres = prepare_postgres(data_dir, port=postgres_port) if settings.database_url is None else None
     valkey = prepare_valkey(data_dir, port=valkey_port) if settings.redis_url is None else None
     database_url = settings.database_url or (postgres.url() if postgres else "")
@@ -72,7 +83,6 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
     if valkey is not None:
         ports["redis"] = valkey_port
     api_url = settings.api_database_url or (postgres.api_url() if postgres else database_url)
-    secret_key = settings.secret_key or password(data_dir / "secrets", "key", server_account())
     service_token = settings.service_token or password(data_dir / "secrets", "service-token", server_account())
     demo = _demo(options)
 
@@ -84,6 +94,7 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
             enroll_meters(database_url, data_dir / "simulation" / "meters.json")
 
     given = {port_variable_of(name): str(ports[name]) for name in ports_of(settings)}
+    given |= {variable_of(name): str(path) for name in FILES if (path := getattr(settings, name)) is not None}
     given |= {"HSE_DATA_DIR": str(data_dir), "HSE_DATABASE_URL": database_url, "HSE_REDIS_URL": redis_url}
     given |= {"HSE_API_DATABASE_URL": api_url, "HSE_SECRET_KEY": secret_key, "HSE_SERVICE_TOKEN": service_token}
     return Machine(
@@ -100,6 +111,18 @@ def compose_machine(settings: Settings, options: UpOptions, environment: Mapping
         mail_dir=mail_dir_of(settings),
         screenshot=options.screenshot,
     )
+
+
+def _secret_key(data_dir: Path, *, is_embedded: bool) -> str:
+    """The key of this data directory, made with it. A new one beside an old database would read nothing that was sealed there."""
+    path = data_dir / "secrets" / "key"
+    if is_embedded and has_cluster(data_dir) and not path.exists():
+        raise EmbeddedServerError(
+            f"{path} is missing, and nothing else opens the door codes and second factors in the database of {data_dir}:"
+            " restore the file from a backup of the data directory, or set HSE_SECRET_KEY to what it held. Where it is lost"
+            f" for good, `(umask 077; openssl rand -hex 32 > {path})` makes another one, and those are lost, too"
+        )
+    return password(path.parent, path.name, server_account())
 
 
 def _device_ports(settings: Settings, *, is_auto: bool) -> dict[str, int]:

@@ -69,6 +69,36 @@ async def test_who_may_not_see_a_device_gets_404_and_who_may_see_it_and_not_comm
         await sent(api, person, path_of(world))
 
 
+@pytest.mark.parametrize("param", ["device_id", "lock_id"])
+async def test_what_stands_elsewhere_is_not_commanded_through_its_gateway(
+    api: Client, world: World, param: str
+) -> None:
+    here, there = world.tenant.sites
+    database(
+        world,
+        "update devices set token_hash = null, gateway_id = %s where id = %s",
+        here.device_id,
+        there.device_id,
+    )
+    child = str(there.device_id)
+    for text in (child, child.upper(), f"{{{child}}}", f"URN:UUID:{child}", there.device_id.hex):
+        body = {**OPEN, "params": {param: text}}
+        for path in (path_of(world), GROUPS):
+            refused = await api.post(path, headers=world.admin.headers, json=body)
+            assert problem_of(refused, 404, "resource.not-found")["entity"] == "device"
+            await sent(api, world.chief, path, **body)
+    places = database(world, "select distinct named_places from device_commands")
+    assert places == [({child: str(there.id)},)], "which the worker compares with where it stands then"
+    # He sees it there, and commands it not.
+    keeper = world.add_person_now("keeper@example.com", "admin", organization_id=world.tenant.id, sites=[here, there])
+    world.give_role_at(keeper, there, world.second_site_role)
+    refused = await api.post(path_of(world), headers=keeper.headers, json={**OPEN, "params": {param: child}})
+    assert problem_of(refused, 403, "permission.missing")["action"] == "send_command"
+    # What is no id of a device is the gateway's own matter.
+    for value in (str(here.device_id), "lamp 3", 3, {"in": child}):
+        await sent(api, world.admin, path_of(world), params={param: value})
+
+
 async def test_a_command_is_seen_by_those_who_may_read_commands_where_its_device_stood(
     api: Client, world: World
 ) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from psycopg.types.json import Jsonb
 
 from hse.adapters.dispatch.writer import InDatabase, Released, Writer
 from hse.adapters.postgres.command_queues import (
@@ -246,6 +247,20 @@ def test_what_may_be_at_a_device_that_was_moved_is_not_sent_again_and_may_still_
     assert (site.command(in_doubt)["state"], site.command(in_doubt)["attempts"]) == ("queued", 1)
     answer(engine, site, device, request_id=str(in_doubt), status=0)
     assert site.states(in_doubt) == ["succeeded"]
+
+
+def test_what_names_a_device_that_was_moved_is_cancelled_and_its_gateway_hears_nothing_of_it(
+    site: Site, engine: sa.Engine
+) -> None:
+    gateway, staying, moving = (site.add_device() for _ in range(3))
+    named = {"staying": [staying], "moving": [moving], "both": [staying, moving], "gone": [uuid4()]}
+    sent = {name: site.send(gateway, name) for name in named}
+    for name, ids in named.items():
+        places = Jsonb({str(one): None for one in ids})
+        site.execute("update device_commands set named_places = %s where id = %s", places, sent[name])
+    move(site, moving)
+    assert hand_over(engine) == {gateway: ["staying"]}
+    assert site.states(*sent.values()) == ["queued", "cancelled", "cancelled", "cancelled"]
 
 
 def test_nothing_happens_to_a_command_before_it_is_there_whatever_a_node_s_clock_says(

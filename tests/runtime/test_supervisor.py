@@ -1,11 +1,13 @@
 """The supervisor with real processes: order, restarts with back-off, drain, insistence, and death with its parent."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from hse.embedded.tether import tethered
+from hse.settings import Settings
+from hse.supervision import machine
 from hse.supervision.child import RESTART_SECONDS_MAX, STEADY_SECONDS, Child, Program, State, restart_delay
 from hse.supervision.interrupts import Interrupts, StopRequested
+from hse.supervision.machine import Machine, Run
 from hse.supervision.published import AlreadyRunning, NotRunning, Published, find_published, lock, publish
+from hse.supervision.readings import Picture
 from hse.supervision.supervisor import ChildDoesNotStart, Supervisor
 from tests.conftest import wait_until
 
@@ -96,6 +102,106 @@ def test_a_killed_child_is_started_again_and_published(tmp_path: Path, interrupt
     assert published[-1] == {"core": second}
     supervisor.drain()
     assert not is_alive(second)
+
+
+def test_a_change_that_cannot_be_told_keeps_no_child_from_being_stopped(tmp_path: Path, interrupts: Interrupts) -> None:
+    told: list[str] = []
+
+    def tell() -> None:
+        if told:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    supervisor = Supervisor(interrupts, tell)
+    for name in ("database", "core"):
+        supervisor.bring_up(program(tmp_path, name))
+    told.append("from now on the disk is full")
+    supervisor.drain()
+    assert (tmp_path / "stopped").read_text().split() == ["core", "database"]
+
+
+def test_a_child_whose_log_cannot_be_opened_is_tried_again(tmp_path: Path, interrupts: Interrupts) -> None:
+    supervisor = Supervisor(interrupts, lambda: None)
+    supervisor.bring_up(program(tmp_path, "core"))
+    core = supervisor.children[0]
+    core.program.log.unlink()
+    core.program.log.mkdir()
+    os.kill(supervisor.pids()["core"], signal.SIGKILL)
+    wait_until(watched(supervisor, lambda: core.deaths_in_a_row == 2), "it could not be started")
+    assert "Is a directory" in str(core.fault)
+    core.program.log.rmdir()
+    wait_until(watched(supervisor, lambda: core.is_ready), "the child is back")
+    supervisor.drain()
+
+
+class Bystander:
+    """A presenter that acts once everything runs."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def show(self, picture: Picture, children: list[Child], published: Published | None) -> None:
+        """A full disk takes no lines."""
+        if published is not None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    def ready(self, published: Published) -> None:
+        """Everything runs."""
+        threading.Thread(target=self._act).start()
+
+
+def alone(data_dir: Path) -> Machine:
+    """A machine whose servers run elsewhere."""
+    return Machine(
+        data_dir=data_dir,
+        settings=Settings(),
+        environment={},
+        ports={"ingest_http": 1},
+        postgres=None,
+        valkey=None,
+        database_url="postgresql://nobody@127.0.0.1:1/none",
+        redis_url="redis://127.0.0.1:1",
+        prepare_database=lambda: None,
+        simulate=None,
+        mail_dir=data_dir / "mail",
+        screenshot=None,
+    )
+
+
+def test_what_cannot_be_written_or_read_beside_the_children_ends_none_of_them(
+    tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = tmp_path / "data"
+    mail, draft = data_dir / "mail", data_dir / "up.json.new"
+    mail.mkdir(parents=True)
+    for name in ("worker", "ingest", "api"):
+        made = program(tmp_path, name)
+        monkeypatch.setattr(machine, f"{name}_program", lambda _, made=made: made)
+
+    came_through: list[str] = []
+
+    def pids() -> dict[str, int]:
+        told: dict[str, int] = json.loads((data_dir / "up.json").read_text())["pids"]
+        return told
+
+    def hinder() -> None:
+        try:
+            before = pids()
+            (mail / "gone.eml").symlink_to("nothing")
+            draft.mkdir()
+            (tmp_path / "worker.ready").unlink()
+            os.kill(before["worker"], signal.SIGKILL)
+            wait_until((tmp_path / "worker.ready").exists, "the worker is back")
+            assert pids() == before, "there was no room for what is so now"
+            draft.rmdir()
+            wait_until(lambda: pids().keys() == before.keys() and pids() != before, "it is told when there is room")
+            came_through.extend(name for name, pid in pids().items() if pid == before[name])
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Run(alone(data_dir), interrupts, Bystander(hinder))
+    run.run()
+    assert came_through == ["ingest", "api"]
+    assert (tmp_path / "stopped").read_text().split() == ["api", "ingest", "worker"]
 
 
 def test_the_delay_doubles_and_has_a_limit() -> None:

@@ -19,8 +19,11 @@ import pytest
 
 from hse.adapters.ingest_stubs.devices_pb2 import NodeRequest
 from hse.adapters.ingest_stubs.devices_pb2_grpc import DeviceStreamStub
+from hse.embedded.account import EmbeddedServerError
+from hse.settings import Settings, read_settings
 from hse.supervision.machine import answers_ok
 from hse.supervision.readings import CoreReading, parse_core
+from hse.wiring.machine import UpOptions, compose_machine
 from tests.conftest import wait_until
 
 # Everything together, on a machine that may be busy.
@@ -199,6 +202,32 @@ def test_a_second_one_on_the_same_directory_is_refused(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert f"process {process.pid}" in second.stderr
         assert published(data_dir) == told
+
+
+ALONE = UpOptions(is_auto_ports=True, has_demo=False, replay_speed=1.0, screenshot=None)
+
+
+def test_a_lost_key_beside_a_database_is_told_instead_of_replaced(tmp_path: Path) -> None:
+    cluster = tmp_path / "postgres"
+    cluster.mkdir()
+    (cluster / "PG_VERSION").touch()
+    settings = Settings(data_dir=tmp_path, redis_url="redis://127.0.0.1:1")
+    with pytest.raises(EmbeddedServerError, match=r"secrets/key is missing.*restore the file"):
+        compose_machine(settings, ALONE, {})
+    assert not (tmp_path / "secrets" / "key").exists()
+
+
+def test_files_are_found_by_the_children_from_wherever_they_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.pem", "key.pem"):
+        (tmp_path / name).touch()
+    given = {"HSE_TLS_CERTIFICATE_PATH": "own.pem", "HSE_TLS_KEY_PATH": "./key.pem", "HSE_DATA_DIR": "data"}
+    elsewhere = {"HSE_DATABASE_URL": "postgresql://127.0.0.1:1/none", "HSE_REDIS_URL": "redis://127.0.0.1:1"}
+    machine = compose_machine(read_settings(given | elsewhere), ALONE, given)
+    told = {name: machine.environment[name] for name in given}
+    assert told == {name: str(tmp_path / value) for name, value in given.items()}
 
 
 @pytest.mark.timeout(300)

@@ -7,12 +7,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from hse.adapters.postgres import maintenance
+from hse.adapters.postgres import maintenance, maintenance_clock
 from hse.adapters.postgres.maintenance import MaintenanceReport, run_maintenance
+from hse.adapters.postgres.maintenance_clock import ClocksDiffer, agreed_now, look
 from tests.storage.drain import Reading, copy_events, drain, ensure_partitions
 from tests.storage.waiting import wait_until_blocked
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 ENSURE = sa.text("select ensure_event_partitions(:since, :until)")
@@ -34,6 +35,12 @@ def num_events(engine: sa.Engine) -> int:
 def hourly_samples(engine: sa.Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(sa.text("select sum(samples) from device_events_hourly")).scalar_one())
+
+
+def rolled_up_until(engine: sa.Engine) -> datetime:
+    with engine.connect() as connection:
+        until: datetime = connection.execute(sa.text("select open_from from rollup_state")).scalar_one()
+        return until
 
 
 def test_every_day_that_the_range_touches_gets_a_partition_once(plain_engine: sa.Engine) -> None:
@@ -105,6 +112,9 @@ def test_maintenance_makes_a_week_ahead(plain_engine: sa.Engine) -> None:
 
 
 def maintain_after(engine: sa.Engine, days: int) -> MaintenanceReport:
+    """A run at a time that nobody doubts: the last one was not long before."""
+    with engine.begin() as connection:
+        connection.execute(sa.text("update maintenance_clock set believed_at = :now"), {"now": NOON + days * DAY})
     return run_maintenance(engine, now=NOON + days * DAY, retention_days=30)
 
 
@@ -116,6 +126,48 @@ def test_retention_drops_events_and_keeps_aggregates(plain_engine: sa.Engine) ->
     assert maintain_after(plain_engine, 31).partitions_dropped == ("device_events_p20250301",)
     assert num_events(plain_engine) == 1
     assert hourly_samples(plain_engine) == 11
+
+
+def test_a_clock_that_leapt_ahead_drops_nothing_and_is_forgotten_when_it_is_right_again(
+    plain_engine: sa.Engine,
+) -> None:
+    def say(at: datetime) -> None:
+        drain(plain_engine, [Reading(time=at, device_id=uuid4(), value=1.0)])
+
+    say(NOON)
+    maintain_after(plain_engine, 0)
+    say(NOON + 2 * HOUR)
+    report = run_maintenance(plain_engine, now=NOON + 1100 * DAY, retention_days=30)
+    assert (report.is_clock_doubted, report.as_of, report.partitions_dropped) == (True, NOON, ())
+    assert run_maintenance(plain_engine, now=NOON + 3 * HOUR, retention_days=30).is_clock_doubted is False
+    say(NOON + 4 * HOUR)
+    run_maintenance(plain_engine, now=NOON + 6 * HOUR, retention_days=30)
+    assert (num_events(plain_engine), hourly_samples(plain_engine)) == (3, 3)
+    assert rolled_up_until(plain_engine) == NOON + 6 * HOUR
+
+
+def test_what_was_switched_off_for_months_goes_on_after_days_of_running(plain_engine: sa.Engine) -> None:
+    drain(plain_engine, [Reading(time=NOON, device_id=uuid4(), value=1.0)])
+    maintain_after(plain_engine, 0)
+    now = NOON + 100 * DAY
+    assert run_maintenance(plain_engine, now=now, retention_days=30).is_clock_doubted
+    # An hour a day is running, too.
+    while look(plain_engine, now).is_doubted:
+        now += maintenance_clock.LOOK_MAX if now.hour == 12 else 23 * HOUR
+        assert now < NOON + 300 * DAY
+    assert now > NOON + 160 * DAY
+    report = run_maintenance(plain_engine, now=now, retention_days=30)
+    assert "device_events_p20250301" in report.partitions_dropped
+    assert hourly_samples(plain_engine) == 1
+
+
+def test_clocks_that_differ_are_refused_and_of_others_the_earlier_one_counts(plain_engine: sa.Engine) -> None:
+    now = datetime.now(UTC)
+    for wrong in (now + HOUR, now - HOUR):
+        with pytest.raises(ClocksDiffer, match="set them right"):
+            agreed_now(plain_engine, wrong)
+    assert agreed_now(plain_engine, now) == now
+    assert agreed_now(plain_engine, now + HOUR / 20) < now + HOUR / 20
 
 
 def test_a_mark_whose_events_were_dropped_does_not_wipe_aggregates(plain_engine: sa.Engine) -> None:

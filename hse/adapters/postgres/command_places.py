@@ -18,8 +18,21 @@ def _stands_there(*is_it: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     )
 
 
+# Whom the params name to a gateway, where each of them stood.
+_named = sa.func.jsonb_each_text(device_commands.c.named_places).table_valued("key", "value", name="named")
+_still_stands = sa.exists().where(
+    devices.c.id == sa.cast(_named.c.key, sa.Uuid),
+    devices.c.establishment_id.is_not_distinct_from(sa.cast(_named.c.value, sa.Uuid)),
+)
+_has_one_moved = sa.exists().select_from(_named).where(~_still_stands.correlate(_named)).correlate(device_commands)
+
 # A door code is for its lock: the gateway that is told of it may stand elsewhere.
-IS_IN_PLACE = sa.or_(
-    _stands_there(devices.c.id == device_commands.c.device_id),
-    _stands_there(door_lock_codes.c.command_id == device_commands.c.id, devices.c.id == door_lock_codes.c.device_id),
+IS_IN_PLACE = sa.and_(
+    sa.or_(
+        _stands_there(devices.c.id == device_commands.c.device_id),
+        _stands_there(
+            door_lock_codes.c.command_id == device_commands.c.id, devices.c.id == door_lock_codes.c.device_id
+        ),
+    ),
+    ~_has_one_moved,
 )

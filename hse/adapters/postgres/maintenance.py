@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from hse.adapters.postgres.dead_letters import remove_excess
 from hse.adapters.postgres.expiry import delete_expired
+from hse.adapters.postgres.maintenance_clock import look
 
 PARTITIONS_AHEAD = timedelta(days=7)
 
@@ -33,9 +34,14 @@ FORGET_LATE_HOURS = sa.text("select forget_late_hours(cast(:refreshed as pg_snap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceReport:
-    """What a run did. `drop_postponed` tells why expired partitions are still there, None when none had to wait."""
+    """What a run did. `as_of` is the time that it went by, earlier than the clock's where that one is doubted.
+
+    `drop_postponed` tells why expired partitions are still there, None when none had to wait.
+    """
 
     event_storage: str
+    as_of: datetime
+    is_clock_doubted: bool = False
     rows_expired: int = 0
     dead_letters_removed: int = 0
     late_hours_forgotten: int = 0
@@ -46,7 +52,8 @@ class MaintenanceReport:
 
 
 def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) -> MaintenanceReport:
-    """Does what is due at `now` (aware). Events of UTC days that ended `retention_days` ago are dropped, aggregates stay.
+    """Does what is due at `now` (aware), or at what is believed of it (`maintenance_clock`). Events of UTC days that ended
+    `retention_days` ago are dropped, aggregates stay.
 
     Raises `ValueError` for a naive `now` or a retention below a week.
     """
@@ -54,6 +61,8 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
         raise ValueError("now must be aware")
     if retention_days < RETENTION_DAYS_MIN:
         raise ValueError(f"events are kept for {RETENTION_DAYS_MIN} days at least, not {retention_days}")
+    clock = look(engine, now)
+    now = min(now, clock.believed_at)
     rows_expired = delete_expired(engine, now)
     dead_letters_removed = remove_excess(engine, now=now, retention=timedelta(days=retention_days))
     with engine.begin() as connection:
@@ -64,6 +73,8 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
             num_forgotten = _forget_late_hours(connection, snapshot)
             return MaintenanceReport(
                 event_storage=storage,
+                as_of=now,
+                is_clock_doubted=clock.is_doubted,
                 rows_expired=rows_expired,
                 dead_letters_removed=dead_letters_removed,
                 late_hours_forgotten=num_forgotten,
@@ -75,12 +86,14 @@ def run_maintenance(engine: sa.Engine, *, now: datetime, retention_days: int) ->
     marks_refreshed = refresh_rollups(engine, before=now.replace(minute=0, second=0, microsecond=0))
     num_forgotten = 0
     # A late hour is remembered until it is counted, and any of them may be among the marks that are left.
-    if marks_refreshed < MARKS_PER_TRANSACTION_MAX * BITES_PER_RUN_MAX:
+    if not clock.is_doubted and marks_refreshed < MARKS_PER_TRANSACTION_MAX * BITES_PER_RUN_MAX:
         with engine.begin() as connection:
             num_forgotten = _forget_late_hours(connection, snapshot)
     dropped, postponed = _drop_expired_partitions(engine, until=now - timedelta(days=retention_days))
     return MaintenanceReport(
         event_storage=storage,
+        as_of=now,
+        is_clock_doubted=clock.is_doubted,
         rows_expired=rows_expired,
         dead_letters_removed=dead_letters_removed,
         partitions_made=partitions_made,

@@ -230,6 +230,7 @@ device_commands = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("result", JSONB(none_as_null=True)),
     sa.Column("sealed_params", BYTEA),
+    sa.Column("named_places", JSONB(none_as_null=True)),
 )
 
 device_command_queues = sa.Table(

@@ -88,7 +88,8 @@ async def send_command(
     `queued`, `sent` (a node has it), `delivered` (written to the device's connection), then an end: `succeeded` or `failed` as the
     device answers, `timed_out` without an answer before the deadline, `expired` when it surely was not sent before that,
     `cancelled` when somebody took it back, or the device was moved to another place, before it was sent. A device gets its commands
-    in the order in which they were sent, and each at least once, under one id.
+    in the order in which they were sent, and each at least once, under one id. A child's commands go to its gateway, with the
+    child's id in `params` as `device_id`, or `lock_id` for a door lock: you must be able to command the child, too.
     """
     command = commanding.SendCommand(**given(data))
     return await _sent(

@@ -18,6 +18,7 @@ from hse.domain.devices.device_commands import (
     NoDevices,
     TooManyDevices,
     check_params,
+    named_devices,
 )
 from hse.domain.devices.ports import CommandsWork
 from hse.domain.errors import Invalid
@@ -64,6 +65,7 @@ async def send_command(work: CommandsWork, device_id: UUID, command: SendCommand
     """
     device = await within_act(work, work.devices, device_id, see="read_device", act="send_command")
     check_params(command.params)
+    places = await _named_places(work, command.params)
     if device.gateway_id is not None:
         raise ChildTakesNoCommands(device.id, device.gateway_id)
     if not device.is_enabled:
@@ -75,6 +77,7 @@ async def send_command(work: CommandsWork, device_id: UUID, command: SendCommand
             "organization_id": device.organization_id,
             "establishment_id": device.establishment_id,
             "device_id": device.id,
+            "named_places": places,
             **_said(work, command),
         }
     )
@@ -87,6 +90,7 @@ async def send_command_to_many(work: CommandsWork, command: SendCommandToMany) -
     """
     reach = work.actor.require("send_command")
     check_params(command.params)
+    places = await _named_places(work, command.params)
     target = await _placed(work, command.target)
     found = await work.device_commands.devices_of(
         target, work.actor.reach("read_device"), reach, limit=GROUP_COMMANDS_MAX + 1
@@ -99,7 +103,7 @@ async def send_command_to_many(work: CommandsWork, command: SendCommandToMany) -
         raise NoDevices
     group_id = work.new_id()
     said = _said(work, command)
-    await work.device_commands.add_to_many(device_ids, {**said, "group_id": group_id})
+    await work.device_commands.add_to_many(device_ids, {**said, "named_places": places, "group_id": group_id})
     return await work.device_command_groups.add(
         {
             **said,
@@ -170,6 +174,19 @@ def _said(work: CommandsWork, command: SendCommand) -> dict[str, Any]:
         "params": dict(command.params),
         "deadline": work.now + timedelta(seconds=command.timeout_seconds),
     }
+
+
+async def _named_places(work: CommandsWork, params: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """Where those stand whom the params name to a gateway: its children may stand where the actor may command nothing.
+
+    Whose children they are does not matter: a command may wait for days, and who speaks for a device may change. Raises `NotFound`,
+    `Forbidden`.
+    """
+    places: dict[str, str | None] = {}
+    for device_id in sorted(named_devices(params)):
+        device = await within_act(work, work.devices, device_id, see="read_device", act="send_command")
+        places[str(device.id)] = None if device.establishment_id is None else str(device.establishment_id)
+    return places or None
 
 
 async def _placed(work: CommandsWork, target: CommandTarget) -> CommandTarget:

@@ -10,6 +10,7 @@ A command reaches its device at least once, under one id: a worker that dies whi
 over again. A device that knows the id does nothing twice (docs/adr/0016-commands-are-sent-at-least-once.md).
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ TIMEOUT_SECONDS_MAX = 7 * 24 * 3600
 QUEUE_COMMANDS_MAX = 100
 GROUP_COMMANDS_MAX = 10_000
 MESSAGE_CHARS_MAX = 500
+# By which a gateway is told whom it is to command: a child as the nodes read it, and a lock (docs/door-locks.md).
+NAMING_PARAMS = ("device_id", "lock_id")
 
 State = Literal["queued", "sent", "delivered", "succeeded", "failed", "timed_out", "expired", "cancelled"]
 ENDS: frozenset[State] = frozenset({"succeeded", "failed", "timed_out", "expired", "cancelled"})
@@ -308,6 +311,17 @@ def check_params(params: Mapping[str, Any]) -> None:
     if "\\u0000" in text:
         raise Invalid("params", "no NUL characters")
     _check_value(params, depth=1)
+
+
+def named_devices(params: Mapping[str, Any]) -> frozenset[UUID]:
+    """The devices that the params name to a gateway: ids in any form that a node reads, with braces, as a URN, in capitals."""
+    named = set()
+    for text in (params.get(name) for name in NAMING_PARAMS):
+        if isinstance(text, str):
+            # What is no id names nobody here, and the gateway may know what it is.
+            with contextlib.suppress(ValueError):
+                named.add(UUID(text.strip().lower()))
+    return frozenset(named)
 
 
 def _check_value(value: Any, *, depth: int) -> None:
