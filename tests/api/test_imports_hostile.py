@@ -51,4 +51,5 @@ async def test_few_files_are_read_at_once(
         assert readers.borrowed_tokens == READ_AT_ONCE_MAX
     finally:
         may_read.set()
-    assert {response.status_code for response in await sent} == {200}
+        answers = await sent
+    assert {answer.status_code for answer in answers} == {200}

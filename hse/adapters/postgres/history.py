@@ -234,6 +234,6 @@ def _decode(cursor: str, query: EventQuery) -> tuple[datetime, int]:
         moment = datetime.fromisoformat(time)
         if type(num_shown) is not int or not 0 <= num_shown < 2**31 or moment.tzinfo is None or moment.year < 1971:
             raise ValueError("no place in a list")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Invalid("cursor", "take it from `next_cursor` of a page of the same list") from error
     return moment, num_shown
