@@ -16,3 +16,19 @@ end
 $$;
 create trigger door_lock_codes_give before insert or update of booking_id on door_lock_codes
     for each row execute function give_code_to_guest();
+
+-- --- what a calendar shows ---
+
+create or replace function hse_booking_calendar_stays(area uuid, token bytea, since timestamptz, stays_max integer)
+    returns table (booking_id uuid, check_in timestamptz, check_out timestamptz, status text, updated_at timestamptz, version bigint)
+    language sql stable security definer set search_path = public, pg_temp as $$
+    select * from (
+        select b.id, b.check_in, b.check_out, b.status, b.updated_at, b.version
+          from bookings b
+         where b.area_id = area and b.status <> 'cancelled' and b.check_out >= since
+           and exists (select from booking_calendars c where c.area_id = area and c.token_hash = token)
+         -- Those that are not over, the next one first; behind them, without a first key, the others, the newest first.
+         order by case when b.check_out > now() then b.check_in end, b.check_out desc
+         limit stays_max
+    ) shown order by check_in
+$$;
