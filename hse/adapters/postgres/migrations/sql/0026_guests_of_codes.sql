@@ -32,3 +32,29 @@ create or replace function hse_booking_calendar_stays(area uuid, token bytea, si
          limit stays_max
     ) shown order by check_in
 $$;
+
+-- --- erased guests ---
+
+-- Nobody books on for a guest who was erased, either; what is emptied of his bookings may be. The lock keeps him from being erased
+-- before this is committed.
+create or replace function check_booked_guest() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    if tg_op = 'UPDATE'
+       and (new.guest_id, new.area_id, new.check_in, new.check_out, new.num_guests)
+           is not distinct from (old.guest_id, old.area_id, old.check_in, old.check_out, old.num_guests)
+       and (new.special_requests is null or new.special_requests is not distinct from old.special_requests)
+       and (new.metadata = '{}' or new.metadata = old.metadata) then
+        return new;
+    end if;
+    if (select erased_at from guests where id = new.guest_id for share) is not null then
+        raise exception 'a guest who was erased is not booked for'
+            using errcode = 'check_violation', constraint = 'bookings_guest_was_erased';
+    end if;
+    return new;
+end
+$$;
+drop trigger bookings_check_guest on bookings;
+create trigger bookings_check_guest
+    before insert or update of guest_id, area_id, check_in, check_out, num_guests, special_requests, metadata on bookings
+    for each row execute function check_booked_guest();
