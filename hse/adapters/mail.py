@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -32,6 +33,8 @@ SEND_SECONDS_MAX = 30
 CLOSE_SECONDS_MAX = 1
 SMTP_PORTS = {"smtp": 25, "smtps": 465}
 REASON_CHARS_MAX = 300
+# What Python's parser of addresses raises for those that it cannot make sense of: its own errors, and some by mistake.
+UNWRITABLE = (MessageError, ValueError, IndexError, AttributeError)
 LINK = re.compile(r"https?://\S+")
 
 # Entered when the letter is about to leave, and left when it has: what must not change meanwhile is held still. It may raise, and
@@ -195,7 +198,7 @@ def message_of(letter: Letter, sender: str) -> EmailMessage:
         message["From"] = Address(sender_name, addr_spec=sender_address)
         message["To"] = Address(addr_spec=letter.recipient)
         message["Subject"] = letter.subject
-    except (ValueError, IndexError) as error:
+    except UNWRITABLE as error:
         raise LetterNotSent(f"{type(error).__name__}: {error}", is_final=True) from error
     message["Date"] = format_datetime(letter.created_at)
     message["Message-ID"] = f"<hse-{letter.id}-{letter.created_at:%Y%m%d%H%M%S%f}@{domain}>"

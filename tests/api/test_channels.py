@@ -238,7 +238,13 @@ def test_a_mail_server_that_refuses_has_surely_not_taken_it() -> None:
 
 def test_an_address_that_writes_headers_is_refused() -> None:
     channel = MailChannel(SmtpMailer("smtp://127.0.0.1:1", SENDER))
-    for recipient in ("a@example.com\r\nBcc: b@example.com", "a@example.com, b@example.com", "nobody"):
+    for recipient in (
+        "a@example.com\r\nBcc: b@example.com",
+        "a@example.com, b@example.com",
+        "nobody",
+        "a@example.com.",
+        "a@[",
+    ):
         assert refusal(channel, replace(LETTER, recipient=recipient)).is_final
 
 
