@@ -5,7 +5,8 @@ a receiver. Its address comes from the operator's settings and from nobody else:
 HTTP to this machine alone (`hse/settings.py`). No redirect is followed and no proxy is read from the environment, so that nothing
 that answers there can send us somewhere else.
 
-Whoever sends holds the booking still meanwhile, so everything here ends within `SEND_SECONDS_MAX`.
+Whoever sends is given a way to hold the booking still (`Hold`). A letter needs that for a moment only; a webhook is held until its
+answer, so this comes within `SEND_SECONDS_MAX` or is not waited for.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from uuid import UUID
 import httpx
 from standardwebhooks import Webhook
 
-from hse.adapters.mail import REASON_CHARS_MAX, Letter, LetterNotSent, Mailer
+from hse.adapters.mail import REASON_CHARS_MAX, AnswerOverdue, Hold, Letter, LetterNotSent, Mailer
 
 # Less than for how long a request of the api waits for a row (`hse/adapters/postgres/database.py`).
 SEND_SECONDS_MAX = 4.0
@@ -57,8 +58,8 @@ class NoticeNotSent(Exception):
 class Channel(Protocol):
     """One way to tell a guest something."""
 
-    async def send(self, notice: Notice) -> None:
-        """Send one notification. Raises `NoticeNotSent`."""
+    async def send(self, notice: Notice, held: Hold) -> None:
+        """Send one notification, `held` while it leaves. Raises `NoticeNotSent`, and what `held` raises."""
 
 
 class MailChannel:
@@ -67,8 +68,8 @@ class MailChannel:
     def __init__(self, mailer: Mailer) -> None:
         self._mailer = mailer
 
-    async def send(self, notice: Notice) -> None:
-        """Send one letter. Raises `NoticeNotSent`."""
+    async def send(self, notice: Notice, held: Hold) -> None:
+        """Send one letter. Raises `NoticeNotSent`, and what `held` raises."""
         letter = Letter(
             id=notice.id,
             created_at=notice.created_at,
@@ -78,14 +79,11 @@ class MailChannel:
             is_private=True,
         )
         try:
-            async with asyncio.timeout(SEND_SECONDS_MAX):
-                await self._mailer.send(letter)
+            await self._mailer.send(letter, held)
         except LetterNotSent as refusal:
-            raise NoticeNotSent(
-                str(refusal), is_final=refusal.is_final, may_have_left=refusal.may_have_left
-            ) from refusal
-        except TimeoutError as error:
-            raise NoticeNotSent("the mail server took too long", may_have_left=True) from error
+            # One more try would mostly be one more letter.
+            is_final = refusal.is_final or isinstance(refusal, AnswerOverdue)
+            raise NoticeNotSent(str(refusal), is_final=is_final, may_have_left=refusal.may_have_left) from refusal
 
 
 class WebhookChannel:
@@ -96,13 +94,14 @@ class WebhookChannel:
         self._webhook = Webhook(secret)
         self._tls_context = tls_context or ssl.create_default_context()
 
-    async def send(self, notice: Notice) -> None:
-        """Have it sent on. Raises `NoticeNotSent`."""
+    async def send(self, notice: Notice, held: Hold) -> None:
+        """Have it sent on. Raises `NoticeNotSent`, and what `held` raises."""
         body = json.dumps(payload_of(notice), ensure_ascii=False, separators=(",", ":"))
         headers = self._headers(str(notice.id), datetime.now(UTC), body)
         try:
-            async with asyncio.timeout(SEND_SECONDS_MAX):
-                status = await self._post(headers, body.encode())
+            with held():
+                async with asyncio.timeout(SEND_SECONDS_MAX):
+                    status = await self._post(headers, body.encode())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NoticeNotSent(f"{type(error).__name__}: {error}") from error
         except (httpx.HTTPError, TimeoutError) as error:
@@ -137,7 +136,7 @@ class MissingChannel:
 
     reason: str
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: Notice, held: Hold) -> None:
         """Raises `NoticeNotSent`."""
         raise NoticeNotSent(self.reason, is_final=True)
 

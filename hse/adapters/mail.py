@@ -2,6 +2,9 @@
 
 A letter may come twice: what was sent and could not be written down as sent is sent again. Its Message-ID stays the same, by which
 most mailboxes show it once.
+
+Servers take their time: before they greet, so that who does not wait is known as a sender of junk, and before they say that they
+take a letter, while they look through it. Who has to hold something still for it holds that only while the letter leaves (`Hold`).
 """
 
 import asyncio
@@ -10,32 +13,33 @@ import logging
 import os
 import re
 import ssl
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aiosmtplib
+from aiosmtplib.protocol import PERIOD_REGEX, normalize_message_line_endings
 
-SEND_SECONDS_MAX = 15
+SEND_SECONDS_MAX = 30
 CLOSE_SECONDS_MAX = 1
 SMTP_PORTS = {"smtp": 25, "smtps": 465}
 REASON_CHARS_MAX = 300
+# What Python's parser of addresses raises for those that it cannot make sense of: its own errors, and some by mistake.
+UNWRITABLE = (MessageError, ValueError, IndexError, AttributeError)
 LINK = re.compile(r"https?://\S+")
-# The server answered, or there was none.
-SURELY_NOT_TAKEN = (
-    aiosmtplib.SMTPResponseException,
-    aiosmtplib.SMTPRecipientsRefused,
-    aiosmtplib.SMTPConnectError,
-    aiosmtplib.SMTPNotSupported,
-    ConnectionRefusedError,
-    ValueError,
-)
+
+# Entered when the letter is about to leave, and left when it has: what must not change meanwhile is held still. It may raise, and
+# nothing leaves.
+Hold = Callable[[], AbstractContextManager[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +73,43 @@ class LetterNotSent(Exception):
         self.may_have_left = may_have_left
 
 
+class AnswerOverdue(LetterNotSent):
+    """The server was given the whole letter, and did not say in time whether it takes it. Mostly it does."""
+
+
 class Mailer(Protocol):
     """Sends letters."""
 
-    async def send(self, letter: Letter) -> None:
-        """Send one letter. Raises `LetterNotSent`."""
+    async def send(self, letter: Letter, held: Hold = nullcontext) -> None:
+        """Send one letter. Raises `LetterNotSent`, and what `held` raises."""
+
+
+class Delivery(aiosmtplib.SMTP):
+    """A connection that knows whether its letter has left, and on which this is `held`."""
+
+    def __init__(self, held: Hold, **options: Any) -> None:
+        super().__init__(**options)
+        self._held = held
+        self.has_left = False
+
+    async def data(self, message: str | bytes, /, **_: Any) -> aiosmtplib.SMTPResponse:
+        """Give the letter to the server when it asks for it. Raises aiosmtplib's errors."""
+        content = message.encode() if isinstance(message, str) else message
+        content = PERIOD_REGEX.sub(b"..", normalize_message_line_endings(content))
+        _expect(aiosmtplib.SMTPStatus.start_input, await self.execute_command(b"DATA"))
+        if (protocol := self.protocol) is None:
+            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
+        try:
+            with self._held():
+                protocol.write(content + b".\r\n")
+                self.has_left = True
+        except BaseException:
+            # No farewell: it would be taken for a part of the letter.
+            self.close()
+            raise
+        answer = await protocol.read_response(self.timeout)
+        _expect(aiosmtplib.SMTPStatus.completed, answer)
+        return answer
 
 
 class SmtpMailer:
@@ -92,19 +128,23 @@ class SmtpMailer:
         self._use_tls = url.scheme == "smtps"
         self._tls_context = tls_context
 
-    async def send(self, letter: Letter) -> None:
-        """Send one letter. Raises `LetterNotSent`."""
+    async def send(self, letter: Letter, held: Hold = nullcontext) -> None:
+        """Send one letter. Raises `LetterNotSent`, and what `held` raises."""
         message = message_of(letter, self._sender)
+        client = self._new_delivery(held)
         try:
-            await asyncio.wait_for(self._deliver(message), SEND_SECONDS_MAX)
-        except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            may_have_left = not isinstance(error, SURELY_NOT_TAKEN)
-            raise LetterNotSent(reason, is_final=_is_final(error), may_have_left=may_have_left) from error
+            async with asyncio.timeout(SEND_SECONDS_MAX):
+                await client.connect()
+                await client.send_message(message)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise _refusal(error, has_left=client.has_left) from error
+        finally:
+            await _take_leave(client)
 
-    async def _deliver(self, message: EmailMessage) -> None:
+    def _new_delivery(self, held: Hold) -> Delivery:
         must_be_private = self._password is not None and not self._use_tls
-        client = aiosmtplib.SMTP(
+        return Delivery(
+            held,
             hostname=self._hostname,
             port=self._port,
             username=self._username,
@@ -114,14 +154,6 @@ class SmtpMailer:
             start_tls=False if self._use_tls else True if must_be_private else None,
             tls_context=self._tls_context,
         )
-        async with client:
-            protocol = client.protocol
-            await client.send_message(message)
-        # TLS takes leave of the other side first; a loop that ends before that leaves the socket open.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
-                while protocol is not None and protocol.transport is not None:  # noqa: ASYNC110 (the library has no event for it)
-                    await asyncio.sleep(0.01)
 
 
 class FileMailer:
@@ -131,11 +163,12 @@ class FileMailer:
         self._directory = directory
         self._sender = sender
 
-    async def send(self, letter: Letter) -> None:
-        """Write one letter. Raises `LetterNotSent`."""
+    async def send(self, letter: Letter, held: Hold = nullcontext) -> None:
+        """Write one letter. Raises `LetterNotSent`, and what `held` raises."""
         content = message_of(letter, self._sender).as_bytes()
         try:
-            path = await asyncio.to_thread(self._write, letter, content)
+            with held():
+                path = await asyncio.to_thread(self._write, letter, content)
         except OSError as error:
             raise LetterNotSent(f"{type(error).__name__}: {error}") from error
         if letter.is_private:
@@ -165,13 +198,41 @@ def message_of(letter: Letter, sender: str) -> EmailMessage:
         message["From"] = Address(sender_name, addr_spec=sender_address)
         message["To"] = Address(addr_spec=letter.recipient)
         message["Subject"] = letter.subject
-    except (ValueError, IndexError) as error:
+    except UNWRITABLE as error:
         raise LetterNotSent(f"{type(error).__name__}: {error}", is_final=True) from error
     message["Date"] = format_datetime(letter.created_at)
     message["Message-ID"] = f"<hse-{letter.id}-{letter.created_at:%Y%m%d%H%M%S%f}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(letter.text)
     return message
+
+
+def _expect(code: int, answer: aiosmtplib.SMTPResponse) -> None:
+    if answer.code != code:
+        raise aiosmtplib.SMTPDataError(answer.code, answer.message)
+
+
+async def _take_leave(client: Delivery) -> None:
+    protocol = client.protocol
+    with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+        await client.quit(timeout=CLOSE_SECONDS_MAX)
+    client.close()
+    # TLS takes leave of the other side first; a loop that ends before that leaves the socket open.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            while protocol is not None and protocol.transport is not None:  # noqa: ASYNC110 (the library has no event for it)
+                await asyncio.sleep(0.01)
+
+
+def _refusal(error: Exception, *, has_left: bool) -> LetterNotSent:
+    if has_left and isinstance(error, TimeoutError):
+        return AnswerOverdue(
+            f"the mail server has the letter, and did not say within {SEND_SECONDS_MAX} s whether it takes it",
+            may_have_left=True,
+        )
+    # What the server says when it has the letter is its word on it.
+    may_have_left = has_left and not isinstance(error, aiosmtplib.SMTPDataError)
+    return LetterNotSent(f"{type(error).__name__}: {error}", is_final=_is_final(error), may_have_left=may_have_left)
 
 
 def _is_final(error: Exception) -> bool:

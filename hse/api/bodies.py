@@ -12,7 +12,21 @@ NO_SPACE = r"[^@\s\x00-\x1f\x7f-\x9f\ufeff]"
 TEXT = r"^[^\x00]*$"
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=LINE, examples=["North tower"])]
+# An address as letters go to it: dot-atoms of RFC 5322, of ASCII before the at sign, and no encoded words (=?...?=). With others no
+# header can be written.
+ATOM_BEFORE_AT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+ATOM_BEHIND_AT = r"""[^@.\s\x00-\x1f\x7f-\x9f\ufeff"(),:;<>\[\]\\]+"""
 Email = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=3,
+        max_length=254,
+        pattern=rf"^(?!.*=\?){ATOM_BEFORE_AT}(\.{ATOM_BEFORE_AT})*@{ATOM_BEHIND_AT}(\.{ATOM_BEHIND_AT})*$(?!\n)",
+        examples=["ana@example.com"],
+    ),
+]
+# One that is compared with those that are kept, among which are older ones of other forms.
+KnownEmail = Annotated[
     str,
     msgspec.Meta(
         min_length=3, max_length=254, pattern=rf"^{NO_SPACE}+@{NO_SPACE}+$(?!\n)", examples=["ana@example.com"]

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import psycopg
 import sqlalchemy as sa
@@ -14,6 +16,8 @@ import sqlalchemy as sa
 from hse.adapters.channels import Channel, MailChannel, MissingChannel, NoticeNotSent, WebhookChannel
 from hse.adapters.postgres.notification_sending import (
     ClaimedNotification,
+    NotNow,
+    Ready,
     claim_notification,
     hold_and_prepare,
     mark_notification_not_sent,
@@ -63,37 +67,52 @@ class NotificationSender:
         if claimed is None:
             return False
         try:
-            with self.engine.begin() as connection:
-                self._send(connection, claimed, now)
-        except sa.exc.OperationalError as error:
-            if not isinstance(error.orig, LOCK_WAITS):
-                raise
-            # Somebody changes the booking at this moment. Nothing was sent: it is locked before.
+            self._send(claimed, now)
+        except NotNow:
             with self.engine.begin() as connection:
                 put_back(connection, claimed, now)
         return True
 
-    def _send(self, connection: sa.Connection, claimed: ClaimedNotification, now: datetime) -> None:
+    def _send(self, claimed: ClaimedNotification, now: datetime) -> None:
         told = (claimed.row.type, self.name, claimed.row.id, claimed.row.num_attempts + 1)
         ready = None
         try:
-            ready = hold_and_prepare(connection, claimed, self.sealer, now)
-            if ready is None:
-                return
-            asyncio.run(self.channel.send(ready.notice))
+            with self.engine.begin() as connection:
+                ready = self._hold_and_prepare(connection, claimed, now)
+            asyncio.run(self.channel.send(ready.notice, partial(self._held, claimed, ready, now)))
         except (NoticeNotSent, WrongKey) as error:
             refusal = error if isinstance(error, NoticeNotSent) else NoticeNotSent(str(error))
             if ready is not None:
                 refusal = without(ready.notice.recipient, refusal)
-            if mark_notification_not_sent(connection, claimed, refusal):
+            with self.engine.begin() as connection:
+                is_given_up = mark_notification_not_sent(connection, claimed, refusal)
+            if is_given_up:
                 logger.error("notification given up: type=%s channel=%s id=%s attempts=%s reason=%s", *told, refusal)
             else:
                 logger.warning(
                     "notification tried again later: type=%s channel=%s id=%s attempts=%s reason=%s", *told, refusal
                 )
             return
-        mark_notification_sent(connection, claimed, ready, now)
+        with self.engine.begin() as connection:
+            mark_notification_sent(connection, claimed, ready, now)
         logger.info("notification sent: type=%s channel=%s id=%s attempts=%s", *told)
+
+    @contextmanager
+    def _held(self, claimed: ClaimedNotification, ready: Ready, now: datetime) -> Iterator[None]:
+        """The booking, held still while what was prepared is what there is to say. Raises `NotNow`."""
+        with self.engine.begin() as connection:
+            if self._hold_and_prepare(connection, claimed, now).notice != ready.notice:
+                raise NotNow
+            yield
+
+    def _hold_and_prepare(self, connection: sa.Connection, claimed: ClaimedNotification, now: datetime) -> Ready:
+        try:
+            return hold_and_prepare(connection, claimed, self.sealer, now)
+        except sa.exc.OperationalError as error:
+            if isinstance(error.orig, LOCK_WAITS):
+                # Somebody changes the booking at this moment.
+                raise NotNow from error
+            raise
 
 
 def without(recipient: str, refusal: NoticeNotSent) -> NoticeNotSent:

@@ -73,6 +73,14 @@ async def test_a_range_has_an_end_behind_its_beginning_and_a_limit(api: Client, 
             asked = {"from": begin.isoformat(), "to": end.isoformat()}
             status, _, problem = await refused(api, "GET", f"{path}/availability", who, **asked)
             assert (status, problem["field"]) == (422, "to")
+        for begin_text, end_text, field in (
+            ("9999-12-01T00:00:00Z", "9999-12-31T23:59:59Z", "from"),
+            ("2199-12-30T00:00:00Z", "9999-12-31T23:59:59-14:00", "to"),
+            ("0001-01-01T00:00:00+14:00", "0001-01-02T00:00:00Z", "from"),
+        ):
+            asked = {"from": begin_text, "to": end_text}
+            status, _, problem = await refused(api, "GET", f"{path}/availability", who, **asked)
+            assert (status, problem["field"]) == (422, field)
     naive = {"from": "2030-01-01T00:00:00", "to": "2030-01-02T00:00:00Z"}
     assert (await refused(api, "GET", f"areas/{site.area_id}/availability", who, **naive))[2]["field"] == "from"
     for wrong in ({"first": "2030-02-29"}, {"first": "2030-02-01", "check_in_time": "25:00"}, {"first": "1950-01-01"}):

@@ -1,11 +1,16 @@
 """The calendar of an area: a link that is told once, renewed, taken away, and shows when and nothing of whom."""
 
+import threading
 from typing import Any
 from uuid import UUID, uuid4
 
 import icalendar
 import psycopg
+import pytest
 
+from hse.adapters import icalendar as icalendar_adapter
+from hse.adapters.postgres import booking_calendars
+from tests.api.booked import new_booking, new_guest
 from tests.api.bookings import DAY, SOON, a_booking, a_guest, done, refused, stay
 from tests.api.conftest import Client
 from tests.api.test_guests import CARMEN, TRACES
@@ -92,3 +97,34 @@ async def test_links_are_given_out_by_who_may_at_that_place(api: Client, world: 
     assert (await refused(api, "POST", first, world.user))[0] == 403
     assert (await refused(api, "POST", first, world.other_chief))[0] == 404
     await done(api, "POST", second, world.chief)
+
+
+async def test_of_too_many_stays_a_calendar_leaves_out_the_oldest(
+    api: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(booking_calendars, "STAYS_MAX", 4)
+    site = world.tenant.sites[0]
+    guest = new_guest(world, world.tenant, site)
+    kept = [new_booking(world, world.tenant, site, guest, days_ahead=days) for days in (-9, -6, -3, 30, 60, 90)]
+    link = await issued(api, world, site.area_id)
+
+    async def shown() -> list[str]:
+        calendar: Any = icalendar.Calendar.from_ical((await api.get(link["path"])).text)
+        return [one["uid"].removesuffix("@hse") for one in calendar.walk("vevent")]
+
+    assert await shown() == [str(one) for one in kept[2:]]
+    more = [new_booking(world, world.tenant, site, guest, days_ahead=days) for days in (120, 150)]
+    assert await shown() == [str(one) for one in [*kept[3:], more[0]]]
+
+
+async def test_a_calendar_is_written_beside_the_event_loop_and_anew_when_it_changed(api: Client, world: World) -> None:
+    site = world.tenant.sites[0]
+    guest = new_guest(world, world.tenant, site)
+    link = await issued(api, world, site.area_id)
+    icalendar_adapter.calendar_of.cache_clear()
+    empty = (await api.get(link["path"])).text
+    assert (await api.get(link["path"])).text == empty
+    new_booking(world, world.tenant, site, guest)
+    assert (await api.get(link["path"])).text != empty
+    assert icalendar_adapter.calendar_of.cache_info().misses == 2
+    assert [one.name for one in threading.enumerate() if one.name.startswith("calendars")] == ["calendars_0"]

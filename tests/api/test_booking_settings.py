@@ -1,10 +1,13 @@
 """How establishments take bookings: from the beginning, changed, and what that does to what is booked."""
 
+import asyncio
+
 import psycopg
 
 from tests.api.bookings import DAY, HOUR, MINUTE, SOON, a_booking, a_guest, done, refused, stay
 from tests.api.conftest import Client
 from tests.api.world import World
+from tests.conftest import wait_until
 
 FROM_THE_BEGINNING = {
     "check_in_margin_minutes": 60,
@@ -76,3 +79,23 @@ async def test_longer_margins_hold_for_what_is_booked_as_far_as_the_next_stay_le
     await done(api, "PATCH", path, who, body={"check_out_margin_minutes": 0, "check_in_margin_minutes": 0})
     assert await free_from(first) == first["check_out"]
     await done(api, "POST", "bookings", who, body={**body, **stay(after)})
+
+
+async def test_who_books_in_the_same_moment_is_not_overrun_by_longer_margins(api: Client, world: World) -> None:
+    site, who = world.tenant.sites[0], world.admin
+    guest = await a_guest(api, who, site)
+    await a_booking(api, who, site, guest)
+    path, body = f"establishments/{site.id}/booking-settings", {"check_in_margin_minutes": 120}
+    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with psycopg.connect(world.database_url) as booking, psycopg.connect(world.database_url, autocommit=True) as seer:
+        near = SOON + DAY + HOUR
+        booking.execute(
+            "insert into bookings (organization_id, establishment_id, area_id, guest_id, check_in, check_out, free_from,"
+            " confirmation_code) values (%s, %s, %s, %s, %s, %s, %s, 'CODE')",
+            [world.tenant.id, site.id, site.area_id, guest, near, near + DAY, near + DAY + HOUR],
+        )
+        changing = asyncio.create_task(refused(api, "PATCH", path, who, body=body))
+        await asyncio.to_thread(wait_until, lambda: bool(seer.execute(waits).fetchall()), "the change waits")
+        booking.commit()
+        assert (await changing)[:2] == (409, "resource.contended")
+    assert (await done(api, "PATCH", path, who, body=body))["check_in_margin_minutes"] == 120

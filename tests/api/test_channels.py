@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook
 
-from hse.adapters import channels
+from hse.adapters import channels, mail
 from hse.adapters.channels import Channel, MailChannel, MissingChannel, Notice, NoticeNotSent, WebhookChannel
 from hse.adapters.mail import FileMailer, SmtpMailer
 from hse.embedded.ports import free_ports
@@ -39,7 +39,7 @@ LETTER = replace(NOTICE, channel="email", recipient="ana@example.com")
 
 
 def send(channel: Channel, notice: Notice = NOTICE) -> None:
-    asyncio.run(channel.send(notice))
+    asyncio.run(channel.send(notice, nullcontext))
 
 
 def refusal(channel: Channel, notice: Notice = NOTICE) -> NoticeNotSent:
@@ -158,13 +158,15 @@ def slow_server(first: bytes) -> Iterator[int]:
 
 
 def test_who_answers_drop_by_drop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "SEND_SECONDS_MAX", 0.5)
+    for module in (channels, mail):
+        monkeypatch.setattr(module, "SEND_SECONDS_MAX", 0.5)
     with slow_server(b"HTTP/1.1 200 OK\r\nx: ") as port:
         refused = refusal(WebhookChannel(f"http://127.0.0.1:{port}/", SECRET))
     assert refused.may_have_left
     with slow_server(b"220-") as port:
         mailer = SmtpMailer(f"smtp://127.0.0.1:{port}", SENDER)
-        assert refusal(MailChannel(mailer), LETTER).may_have_left
+        refused = refusal(MailChannel(mailer), LETTER)
+    assert (refused.is_final, refused.may_have_left) == (False, False), "it has not even greeted"
 
 
 def test_a_long_answer_is_not_read() -> None:
@@ -214,6 +216,14 @@ def test_a_letter_has_the_same_message_id_each_time() -> None:
     assert first.get_content().strip() == "Habitación: 493817"
 
 
+def test_a_line_that_begins_with_a_point_does_not_end_the_letter() -> None:
+    mailbox, port = Mailbox(), free_ports(1)[0]
+    with smtp_server(mailbox, port):
+        message = "Hall:\n.\n..\n.493817"
+        send(MailChannel(SmtpMailer(f"smtp://127.0.0.1:{port}", SENDER)), replace(LETTER, message=message))
+    assert mailbox.messages[0].get_content().splitlines() == message.splitlines()
+
+
 def test_a_mail_server_that_refuses_has_surely_not_taken_it() -> None:
     mailbox, port = Mailbox(refusal="451 later"), free_ports(1)[0]
     channel = MailChannel(SmtpMailer(f"smtp://127.0.0.1:{port}", SENDER))
@@ -228,7 +238,13 @@ def test_a_mail_server_that_refuses_has_surely_not_taken_it() -> None:
 
 def test_an_address_that_writes_headers_is_refused() -> None:
     channel = MailChannel(SmtpMailer("smtp://127.0.0.1:1", SENDER))
-    for recipient in ("a@example.com\r\nBcc: b@example.com", "a@example.com, b@example.com", "nobody"):
+    for recipient in (
+        "a@example.com\r\nBcc: b@example.com",
+        "a@example.com, b@example.com",
+        "nobody",
+        "a@example.com.",
+        "a@[",
+    ):
         assert refusal(channel, replace(LETTER, recipient=recipient)).is_final
 
 

@@ -249,3 +249,36 @@ async def test_who_books_for_a_guest_and_who_erases_him_do_not_miss_each_other(a
         erasing.rollback()
     made = await a_booking(api, world.admin, site, guest)
     assert made["guest_id"] == str(guest)
+
+
+async def test_nobody_books_on_for_a_guest_who_was_erased(api: Client, world: World) -> None:
+    """With a booking that nobody had confirmed, and whose stay has passed."""
+    site, who = world.tenant.sites[0], world.admin
+    guest = new_guest(world, world.tenant, site)
+    booking = new_booking(world, world.tenant, site, guest, days_ahead=-3)
+    body = {**stay(), "special_requests": "a crib for Carmen Rojas"}
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("update bookings set special_requests = 'a crib', metadata = '{\"for\": 1}'")
+    await done(api, "POST", f"guests/{guest}/erase", who)
+    assert (await refused(api, "PATCH", f"bookings/{booking}", who, body=body))[2]["field"] == "guest_id"
+    for change in (
+        "check_in = now(), check_out = now() + interval '1 d', free_from = now() + interval '1 d'",
+        "special_requests = 'a crib'",
+        "metadata = '{\"for\": 1}'",
+    ):
+        with psycopg.connect(world.database_url) as connection, pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(f"update bookings set {change}".encode())
+    other = await a_guest(api, who, site)
+    await done(api, "PATCH", f"bookings/{booking}", who, body={**stay(), "guest_id": str(other)})
+
+
+async def test_who_does_not_see_guests_changes_their_bookings(api: Client, world: World) -> None:
+    site = world.tenant.sites[0]
+    booking = new_booking(world, world.tenant, site, new_guest(world, world.tenant, site))
+    clerk = world.add_person_now(
+        "clerk@example.org",
+        world.add_role_now("clerk", ["read_booking", "update_booking"], organization_id=world.tenant.id),
+        organization_id=world.tenant.id,
+        sites=[site],
+    )
+    await done(api, "PATCH", f"bookings/{booking}", clerk, body=stay())

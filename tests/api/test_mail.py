@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from hse.adapters.mail import FileMailer, Letter, LetterNotSent, Mailer, SmtpMailer
+from hse.adapters.mail import FileMailer, Hold, Letter, LetterNotSent, Mailer, SmtpMailer
 from hse.adapters.postgres.engine import create_engine, psycopg_url
 from hse.adapters.postgres.mail import ATTEMPTS_MAX, FIRST_WAIT, claim_letter, queue_mail
 from hse.embedded.ports import free_ports
@@ -184,8 +185,8 @@ def test_a_letter_whose_worker_died_before_it_wrote_so_down_is_sent_again_as_the
     queue(database_url, "ana@example.com")
 
     class Dies(SmtpMailer):
-        async def send(self, letter: Letter) -> None:
-            await super().send(letter)
+        async def send(self, letter: Letter, held: Hold = nullcontext) -> None:
+            await super().send(letter, held)
             raise KeyboardInterrupt
 
     mailbox, url = Mailbox(), f"smtp://127.0.0.1:{port}"

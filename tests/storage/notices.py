@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from hse.adapters.channels import Channel, Notice, NoticeNotSent
+from hse.adapters.mail import Hold
 from hse.adapters.postgres.booking_tables import booking_settings, guests
 from hse.adapters.postgres.notification_keeper import keep_notifications
 from hse.adapters.postgres.notification_tables import booking_notifications
@@ -35,14 +36,15 @@ class Ear:
     after: Callable[[Notice], None] = lambda _: None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notice: Notice, held: Hold) -> None:
         """Hear one."""
-        self.before(notice)
-        if self.refusals:
-            raise self.refusals.pop(0)
-        with self.lock:
-            self.heard.append(notice)
-        self.after(notice)
+        with held():
+            self.before(notice)
+            if self.refusals:
+                raise self.refusals.pop(0)
+            with self.lock:
+                self.heard.append(notice)
+            self.after(notice)
 
     @property
     def types(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 Checked after every step: no code of a lock opens outside a stay that its booking had; no two codes of a lock are the same; what is
 said to be on a lock is there, and what is said to be off it is not. And at the end, once every lock has power and there was time
-for what is tried again: locks hold the codes of live bookings, with their times, and no others.
+for what is tried again: locks hold the codes of live bookings, drawn for their guests, with their times, and no others.
 """
 
 import os
@@ -45,6 +45,7 @@ class Lives(RuleBasedStateMachine):
         choice = [100_003 + 70_001 * number for number in range(NUM_DIGITS)]
         self.house: House = a_house(self.engine, capacity=capacity, random_below=lambda _: generator.choice(choice))
         self.house.add_room()
+        self.guests = (self.house.room.guest_id, self.house.another_guest())
         self.booked: list[UUID] = []
         # Every stay that a booking ever had, by (booking): a lock may know the last that it was told.
         self.stays: dict[UUID, set[tuple[datetime, datetime]]] = {}
@@ -92,6 +93,12 @@ class Lives(RuleBasedStateMachine):
         if self.booked:
             booking = self.booked[which % len(self.booked)]
             self._attempt(lambda: change(self.engine, booking, area_id=self.house.rooms[room]))
+
+    @rule(which=NUMBER, guest=st.integers(0, 1))
+    def change_guest(self, which: int, guest: int) -> None:
+        if self.booked:
+            booking = self.booked[which % len(self.booked)]
+            self._attempt(lambda: change(self.engine, booking, guest_id=self.guests[guest]))
 
     @rule(which=NUMBER, end=st.sampled_from(["cancel", "delete"]))
     def give_up(self, which: int, end: str) -> None:
@@ -172,6 +179,7 @@ class Lives(RuleBasedStateMachine):
             for lock_id in (self.house.front_door, room_locks[self.house.rooms.index(stay.area_id)]):
                 rows = [row for row in self.house.codes(booking, lock_id) if row.ended_at is None]
                 assert len(rows) == 1
+                assert rows[0].guest_id == stay.guest_id
                 if rows[0].state in ("set", "active"):
                     wanted[lock_id].add((rows[0].id, stay.check_in, stay.check_out))
                 else:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from hse.adapters.postgres import door_code_alarms
 from hse.adapters.postgres.maintenance import run_maintenance
 from hse.wiring.outbox import HANDLERS, EventDispatcher
+from tests.storage.bookings import change
 from tests.storage.door_codes import DAY, HOUR, MINUTE, House, a_house
 
 
@@ -194,3 +195,23 @@ def test_a_backup_code_that_was_given_to_a_booking_is_narrowed_to_its_stay_and_t
     house.pass_time(timedelta(days=2))
     house.run()
     assert {row.state for row in house.codes(booking)} == {"revoked"}
+
+
+def test_a_backup_code_that_was_given_to_a_guest_is_not_the_next_one_s(house: House) -> None:
+    house.execute(
+        "insert into door_locks (device_id, num_backup_codes, configured_by) values (:id, 1, gen_random_uuid())",
+        id=house.front_door,
+    )
+    house.run()
+    booking = house.book(house.now + 2 * HOUR, house.now + DAY)
+    house.run()
+    house.execute("update door_lock_codes set booking_id = :booking where is_backup", booking=booking)
+    house.run()
+    (given,) = [row for row in house.codes(booking) if row.is_backup]
+    assert (given.state, given.guest_id) == ("set", house.room.guest_id)
+    other = house.another_guest()
+    change(house.engine, booking, guest_id=other)
+    house.run()
+    alive = [row for row in house.codes(booking) if row.ended_at is None]
+    assert [(row.device_id, row.guest_id) for row in alive] == [(lock, other) for lock in house.locks]
+    assert str(given.id) not in house.locks[house.front_door].codes

@@ -1,18 +1,27 @@
 """How notifications are sent: by any number of senders that may die, with channels that fail, in the words of the guest."""
 
+import asyncio
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from hse.adapters.channels import MissingChannel, Notice
+from hse.adapters import mail
+from hse.adapters.channels import MailChannel, MissingChannel, Notice
 from hse.adapters.guest_times import stay_values
+from hse.adapters.mail import SmtpMailer
 from hse.adapters.postgres.booking_tables import bookings
-from hse.adapters.postgres.notification_sending import ATTEMPTS_MAX, FIRST_WAIT, claim_notification
+from hse.adapters.postgres.notification_sending import ATTEMPTS_MAX, FIRST_WAIT, IN_HAND_MAX, claim_notification
 from hse.adapters.postgres.notification_tables import notification_templates
 from hse.adapters.sealing import Sealer
+from hse.embedded.ports import free_ports
+from tests.api.mailboxes import Mailbox, smtp_server
 from tests.api.world import SECRET_KEY
 from tests.storage.bookings import change
 from tests.storage.door_codes import DAY, HOUR, MINUTE
@@ -62,8 +71,9 @@ def test_a_worker_that_dies_between_sending_and_writing_so_has_it_sent_again_und
     (row,) = hotel.rows(booking)
     assert (row.status, row.may_have_left, row.num_attempts) == ("pending", True, 1)
     hotel.ear.after = lambda _: None
-    assert hotel.send() == 0, "not before its time"
     hotel.house.pass_time(FIRST_WAIT)
+    assert hotel.send() == 0, "somebody may have it in hand"
+    hotel.house.pass_time(IN_HAND_MAX)
     hotel.send()
     first, second = hotel.ear.heard
     assert first == second
@@ -78,7 +88,7 @@ def test_what_may_have_left_before_a_change_is_followed_by_the_change_and_not_sa
         hotel.send()
     hotel.ear.after = lambda _: None
     change(hotel.house.engine, booking, num_guests=4)
-    hotel.house.pass_time(FIRST_WAIT)
+    hotel.house.pass_time(IN_HAND_MAX)
     hotel.send()
     hotel.run()
     hotel.house.pass_time(HOUR)
@@ -288,3 +298,85 @@ def test_sealed_content_needs_the_key(hotel: Hotel) -> None:
     (row,) = hotel.rows(booking)
     assert b"reserva" in Sealer(SECRET_KEY).unseal(row.sealed_content)
     assert row.recipient == "ana@example.com"
+
+
+@dataclass
+class SlowServer(Mailbox):
+    """One that does something else first: before it takes a recipient, and before it says that it takes a letter."""
+
+    at_recipient: Callable[[], object] = lambda: None
+    at_answer: Callable[[], object] = lambda: None
+
+    async def handle_RCPT(  # noqa: N802 (as the server calls it)
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Take a recipient, after a while."""
+        await asyncio.to_thread(self.at_recipient)
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Keep a letter, and say so after a while."""
+        answer = await super().handle_DATA(server, session, envelope)
+        await asyncio.to_thread(self.at_answer)
+        return answer
+
+
+@contextmanager
+def mail_of(mailbox: Mailbox) -> Iterator[MailChannel]:
+    """The channel to a mail server."""
+    (port,) = free_ports(1)
+    with smtp_server(mailbox, port):
+        yield MailChannel(SmtpMailer(f"smtp://127.0.0.1:{port}", "hse@example.com"))
+
+
+def test_who_cancels_waits_for_no_mail_server_and_nothing_leaves_after_it(hotel: Hotel) -> None:
+    house = hotel.house
+    booking = pending_booking(hotel)
+    house.run()
+    server = SlowServer(at_recipient=lambda: house.cancel(booking))
+    with mail_of(server) as channel:
+        hotel.send("email", channel)
+        assert (house.stay(booking).status, server.messages) == ("cancelled", [])
+        server.at_recipient = lambda: None
+        house.pass_time(MINUTE)
+        house.run()
+        hotel.send("email", channel)
+    assert [message["Subject"] for message in server.messages] == ["Tu reserva en Beach está cancelada"]
+    assert hotel.states(booking) == [("booking_created", "failed"), ("booking_cancelled", "sent")]
+
+
+def test_what_a_mail_server_takes_while_its_booking_is_cancelled_was_sent(hotel: Hotel) -> None:
+    house = hotel.house
+    booking = pending_booking(hotel)
+    house.run()
+
+    def cancel() -> None:
+        house.cancel(booking)
+        house.look()
+
+    server = SlowServer(at_answer=cancel)
+    with mail_of(server) as channel:
+        hotel.sender("email", channel).send_one(house.now)
+    (created, _) = hotel.rows(booking)
+    assert (created.status, created.reason, created.is_withdrawn) == ("sent", None, False)
+
+
+def test_what_a_mail_server_took_without_a_word_is_not_sent_again_by_itself(
+    hotel: Hotel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booking = pending_booking(hotel, hotel.house.now + 40 * DAY)
+    hotel.house.run()
+    may_answer = threading.Event()
+    server = SlowServer(at_answer=may_answer.wait)
+    monkeypatch.setattr(mail, "SEND_SECONDS_MAX", 0.5)
+    with mail_of(server) as channel:
+        try:
+            for _ in range(3):
+                hotel.send("email", channel)
+                hotel.house.pass_time(HOUR)
+        finally:
+            may_answer.set()
+    (row,) = hotel.rows(booking)
+    assert (row.status, row.may_have_left, row.num_attempts) == ("failed", True, 1)
+    assert "did not say within 0.5 s" in row.reason
+    assert len(server.messages) == 1

@@ -128,6 +128,30 @@ def test_a_change_is_told_with_what_is_so_and_other_codes_with_it(hotel: Hotel) 
     assert len(hotel.ear.heard) == 5
 
 
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_who_takes_a_booking_over_is_told_codes_that_nobody_else_knows(hotel: Hotel, is_under_way: bool) -> None:
+    house = hotel.house
+    booking = house.book(house.now + 3 * HOUR, house.now + DAY)
+    hotel.run()
+    if is_under_way:
+        # Each code opens for long enough, and a command is out that has to be taken back before the code can be.
+        house.powered.clear()
+        change(house.engine, booking, check_out=house.now + 20 * HOUR, free_from=house.now + 20 * HOUR)
+        house.look()
+    change(house.engine, booking, guest_id=house.another_guest())
+    house.keeper.keep_due(house.now)
+    hotel.send()
+    house.come_to_rest()
+    hotel.run()
+    instructions = [notice for notice in hotel.ear.heard if notice.type == "check_in_instructions"]
+    assert [notice.recipient for notice in instructions] == ["ana@example.com", "eva@example.com"]
+    hers, his = (set(SIX_DIGITS.findall(notice.message)) for notice in instructions)
+    assert len(hers) == len(his) == 2
+    assert not hers & his
+    assert {code.digits for lock in house.locks.values() for code in lock.codes.values()} == his
+    assert house.states(booking) == ["revoked", "revoked", "set", "set"]
+
+
 def test_after_a_cancellation_nothing_but_it_is_told(hotel: Hotel) -> None:
     house = hotel.house
     booking = house.book(house.now + 3 * HOUR, house.now + DAY)

@@ -20,7 +20,7 @@ from hse.domain.work import Record
 
 ENTITY = "booking_calendar"
 COLUMNS = [booking_calendars.c[item.name] for item in fields(BookingCalendar)]
-# How far back a calendar reaches, and how many stays it holds.
+# How far back a calendar reaches, and how many stays it holds: first of all those that are to come.
 SHOWN_FOR = timedelta(days=92)
 STAYS_MAX = 2000
 
@@ -99,7 +99,7 @@ class Feed:
     area_name: str
     establishment_name: str
     timezone: str
-    stays: list[FeedStay]
+    stays: tuple[FeedStay, ...]
 
 
 async def read_feed(connection: AsyncConnection, area_id: UUID, token: str, now: datetime) -> Feed | None:
@@ -110,5 +110,5 @@ async def read_feed(connection: AsyncConnection, area_id: UUID, token: str, now:
     if not hmac.compare_digest(bytes(32) if row is None else row.token_hash, token_hash) or row is None:
         return None
     given = {"area_id": area_id, "token_hash": token_hash, "since": now - SHOWN_FOR, "stays_max": STAYS_MAX}
-    stays = [FeedStay(**one._mapping) for one in await connection.execute(STAYS, given)]
+    stays = tuple([FeedStay(**one._mapping) for one in await connection.execute(STAYS, given)])
     return Feed(area_name=row.area_name, establishment_name=row.establishment_name, timezone=row.timezone, stays=stays)

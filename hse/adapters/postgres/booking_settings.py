@@ -5,12 +5,13 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import sqlalchemy as sa
 
 from hse.adapters.postgres.booking_tables import booking_settings
 from hse.adapters.postgres.stores import Transaction, plain
 from hse.domain.booking.views import BookingSettings
-from hse.domain.errors import NotFound, Stale
+from hse.domain.errors import Contended, NotFound, Stale
 from hse.domain.work import Record
 
 ENTITY = "booking_settings"
@@ -53,7 +54,7 @@ class BookingSettingsStore:
     async def change(
         self, before: BookingSettings, changes: Mapping[str, Any], *, version: int | None = None
     ) -> BookingSettings:
-        """Change them, and how long areas are kept free behind what is booked. Raises `Stale`."""
+        """Change them, and how long areas are kept free behind what is booked. Raises `Stale`, `Contended`."""
         if version is not None and version != before.version:
             raise Stale(ENTITY)
         changes = {name: value for name, value in changes.items() if getattr(before, name) != value}
@@ -69,8 +70,7 @@ class BookingSettingsStore:
             raise Stale(ENTITY)
         after = BookingSettings(**dict(zip(BookingSettings.__dataclass_fields__, row, strict=True)))
         if after.gap != before.gap:
-            given = {"establishment_id": after.establishment_id, "gap": after.gap}
-            await self._connection.execute(KEEP_FREE, given)
+            await self._keep_free(after)
         await self._transaction.record(
             Record(
                 action=f"{ENTITY}.update",
@@ -83,3 +83,13 @@ class BookingSettingsStore:
             )
         )
         return after
+
+    async def _keep_free(self, settings: BookingSettings) -> None:
+        """Raises `Contended` where somebody books what was free when this began."""
+        given = {"establishment_id": settings.establishment_id, "gap": settings.gap}
+        try:
+            await self._connection.execute(KEEP_FREE, given)
+        except sa.exc.IntegrityError as error:
+            if isinstance(error.orig, psycopg.errors.ExclusionViolation):
+                raise Contended from error
+            raise

@@ -69,9 +69,10 @@ class LockOnDoor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What should be on which locks for a booking; for the codes of no booking each has terms of its own."""
+    """What should be on which locks for a booking and its guest; for the codes of no booking each has terms of its own."""
 
     lock_ids: frozenset[UUID]
+    guest_id: UUID | None
     terms: Terms | None
     push_from: datetime
     deadline_minutes: int
@@ -251,7 +252,7 @@ def compose_door_code_keeper(secret_key: str) -> DoorCodeKeeper:
 
 def aim_for(row: sa.Row[Any], wanted: Wanted | None, now: datetime) -> Aim | None:
     """How a code should be on its lock; None: not at all."""
-    if wanted is None or row.device_id not in wanted.lock_ids:
+    if wanted is None or row.device_id not in wanted.lock_ids or row.guest_id != wanted.guest_id:
         return None
     terms = wanted.terms or terms_of(row)
     decided_at = row.decided_at if terms == terms_of(row) else now
@@ -264,7 +265,7 @@ def aim_for(row: sa.Row[Any], wanted: Wanted | None, now: datetime) -> Aim | Non
 
 def _counts(row: sa.Row[Any], wanted: Wanted, now: datetime) -> bool:
     """Whether a code is one of those that are wanted on its lock."""
-    if row.state in ("revoking", "revoked"):
+    if row.state in ("revoking", "revoked") or row.guest_id != wanted.guest_id:
         return False
     if wanted.terms is None:
         return bool(row.valid_until - now > BACKUP_RENEWED)
@@ -275,6 +276,7 @@ def _wanted_for_booking(connection: sa.Connection, booking_id: UUID, now: dateti
     row = connection.execute(
         sa.select(
             *(bookings.c[name] for name in ("establishment_id", "area_id", "check_in", "check_out", "status")),
+            bookings.c.guest_id,
             bookings.c.created_by,
             booking_settings.c.code_lead_hours,
             booking_settings.c.code_deadline_minutes,
@@ -287,6 +289,7 @@ def _wanted_for_booking(connection: sa.Connection, booking_id: UUID, now: dateti
         return None
     return Wanted(
         lock_ids=frozenset(connection.execute(_locks_of_area(row.area_id, row.establishment_id)).scalars()),
+        guest_id=row.guest_id,
         terms=Terms(valid_from=row.check_in, valid_until=row.check_out, max_usages=row.max_code_usages),
         push_from=row.check_in - timedelta(hours=row.code_lead_hours),
         deadline_minutes=row.code_deadline_minutes,
@@ -304,6 +307,7 @@ def _wanted_for_none(connection: sa.Connection, device_id: UUID, now: datetime) 
         return None
     return Wanted(
         lock_ids=frozenset({device_id}),
+        guest_id=None,
         terms=None,
         push_from=now,
         deadline_minutes=0,

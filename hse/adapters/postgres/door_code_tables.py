@@ -51,4 +51,5 @@ door_lock_codes = sa.Table(
     sa.Column("last_used_at", Timestamptz),
     sa.Column("ended_at", Timestamptz),
     *version_columns(),
+    sa.Column("guest_id", sa.Uuid),
 )

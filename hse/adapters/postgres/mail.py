@@ -17,7 +17,7 @@ from hse.adapters.postgres.identity_tables import outgoing_mail
 from hse.adapters.sealing import Sealer
 
 ATTEMPTS_MAX = 8
-# Doubled at each attempt: 30 s, 1 min, ... 32 min; an hour in all.
+# Doubled at each attempt: 1 min, 2 min, ... 64 min; two hours in all.
 FIRST_WAIT = timedelta(seconds=2 * SEND_SECONDS_MAX)
 
 logger = logging.getLogger(__name__)

@@ -58,7 +58,12 @@ def booking_told_of(
         return None
     wanted = connection.execute(
         sa.select(*code)
-        .where(code.booking_id == booking_id, code.ended_at.is_(None), code.state.not_in(GOING))
+        .where(
+            code.booking_id == booking_id,
+            code.guest_id == row.guest_id,
+            code.ended_at.is_(None),
+            code.state.not_in(GOING),
+        )
         .order_by(code.device_id, code.id)
     ).all()
     late_at = row.check_in - timedelta(minutes=row.code_deadline_minutes)

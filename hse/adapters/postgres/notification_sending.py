@@ -1,12 +1,14 @@
 """Notifications that wait to be sent, claimed by whichever worker comes first, and sent while their booking is held still.
 
 1. A claim counts the attempt, puts the next one off and writes down that the notification may have left; committed before sending.
-2. Then, in one transaction: the booking is locked against changes, the notification is looked at again, and it is sent, or put back
-   when its booking is not what it would say. What came of it is committed with the lock. So nothing leaves after a cancellation has
-   been committed, and a cancellation waits for what is just leaving, `SEND_SECONDS_MAX` at most.
+2. The channel gets ready to send: connects, and says to whom. The moment that the notification itself leaves, the booking is locked
+   against changes, and looked at again: when it is not what the notification would say, this one is put back. So nothing leaves
+   after a cancellation has been committed, and a cancellation waits for what is just leaving, `SEND_SECONDS_MAX` of
+   `hse/adapters/channels.py` at most.
+3. What came of it is written down. A mail server that takes its time before it says so holds up nobody but the next letter.
 
-A worker that dies between sending and committing leaves a notification that may have left. It is sent again, about the same stay
-and under the same id: at least once for the receiver, once for who drops repeats (`docs/notifications.md`).
+A worker that dies between sending and writing so down leaves a notification that may have left. It is sent again, about the same
+stay and under the same id: at least once for the receiver, once for who drops repeats (`docs/notifications.md`).
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +31,8 @@ from hse.domain.booking.notifications import NotificationChannel, may_be_sent
 ATTEMPTS_MAX = 8
 # Doubled at each attempt: 30 s, 1 min, ... 32 min; an hour in all.
 FIRST_WAIT = timedelta(seconds=30)
+# Longer than a worker that lives has a notification in hand.
+IN_HAND_MAX = timedelta(minutes=1)
 # For one whose booking is about to be looked at.
 NOT_NOW_WAIT = timedelta(seconds=5)
 TRANSACTION_SETTINGS = (
@@ -40,6 +44,10 @@ NO_RECIPIENT = {"email": "the guest has no e-mail address", "sms": "the guest ha
 HIDDEN_CODE = "••••••"
 
 notification = booking_notifications.c
+
+
+class NotNow(Exception):
+    """The notification is not to be sent at this moment."""
 
 
 class Content(msgspec.Struct, kw_only=True):
@@ -54,11 +62,17 @@ class ClaimedNotification:
     """A notification that this worker is to send, and what it was before the claim."""
 
     row: sa.Row[Any]
+    at: datetime
 
     @property
     def num_tries(self) -> int:
         """How often it was tried, with this time."""
         return int(self.row.num_tries) + 1
+
+    @property
+    def retry_at(self) -> datetime:
+        """When it is to be tried again if this time it does not leave."""
+        return self.at + FIRST_WAIT * (1 << min(self.num_tries - 1, ATTEMPTS_MAX))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +97,21 @@ def claim_notification(
     row = connection.execute(due).one_or_none()
     if row is None:
         return None
-    claimed = {
+    claimed = ClaimedNotification(row=row, at=now)
+    values = {
         "num_attempts": row.num_attempts + 1,
         "num_tries": row.num_tries + 1,
         "may_have_left": True,
-        "next_attempt_at": now + FIRST_WAIT * (1 << min(row.num_tries, ATTEMPTS_MAX)),
+        "next_attempt_at": max(claimed.retry_at, now + IN_HAND_MAX),
     }
-    connection.execute(sa.update(booking_notifications).where(notification.id == row.id).values(claimed))
-    return ClaimedNotification(row=row)
+    connection.execute(sa.update(booking_notifications).where(notification.id == row.id).values(values))
+    return claimed
 
 
-def hold_and_prepare(
-    connection: sa.Connection, claimed: ClaimedNotification, sealer: Sealer, now: datetime
-) -> Ready | None:
-    """Hold the booking still until this transaction ends; None when the notification is not to be sent now, and was put back.
+def hold_and_prepare(connection: sa.Connection, claimed: ClaimedNotification, sealer: Sealer, now: datetime) -> Ready:
+    """Hold the booking still until this transaction ends, and say what is to be sent.
 
-    Raises `NoticeNotSent` when it cannot be sent at all, `WrongKey`.
+    Raises `NotNow`, `NoticeNotSent` when it cannot be sent at all, `WrongKey`.
     """
     for setting in TRANSACTION_SETTINGS:
         connection.execute(sa.text(setting))
@@ -107,15 +120,14 @@ def hold_and_prepare(
     row = connection.execute(mine.with_for_update()).one_or_none()
     if row is None or (row.status, row.num_attempts) != ("pending", claimed.row.num_attempts + 1):
         # Its guest was erased, or this worker was away for so long that another one has it.
-        return None
+        raise NotNow
     one = queued_from(claimed.row)
     others = [
         replace(each, may_have_left=one.may_have_left) if each.number == one.number else each
         for each in queued_of(connection, claimed.row.booking_id)
     ]
     if told is None or not may_be_sent(told.now, one, others, now):
-        put_back(connection, claimed, now)
-        return None
+        raise NotNow
     if claimed.num_tries > ATTEMPTS_MAX:
         raise NoticeNotSent("the worker died at every attempt", is_final=True, may_have_left=True)
     return _prepared(connection, claimed.row, told, sealer)
@@ -131,25 +143,33 @@ def mark_notification_sent(
     connection: sa.Connection, claimed: ClaimedNotification, ready: Ready, now: datetime
 ) -> None:
     """It left."""
-    _change(connection, claimed, **ready.kept, status="sent", sent_at=now, reason=None)
+    sent = {"status": "sent", "sent_at": now, "reason": None, "is_withdrawn": False}
+    if not _change(connection, claimed, **ready.kept, **sent):
+        # It was taken back while the answer was waited for. What it said is not kept: its guest may have been erased.
+        is_this = (notification.id == claimed.row.id, notification.num_attempts == claimed.row.num_attempts + 1)
+        connection.execute(sa.update(booking_notifications).where(*is_this, notification.is_withdrawn).values(sent))
 
 
 def mark_notification_not_sent(connection: sa.Connection, claimed: ClaimedNotification, refusal: NoticeNotSent) -> bool:
     """It did not leave, as far as is known. Returns whether it was given up: then a person is needed."""
     is_given_up = refusal.is_final or claimed.num_tries >= ATTEMPTS_MAX
-    may_have_left = claimed.row.may_have_left or refusal.may_have_left
-    status = "failed" if is_given_up else "pending"
-    _change(connection, claimed, reason=str(refusal), may_have_left=may_have_left, status=status)
+    values = {
+        "reason": str(refusal),
+        "may_have_left": claimed.row.may_have_left or refusal.may_have_left,
+        "status": "failed" if is_given_up else "pending",
+        "next_attempt_at": claimed.retry_at,
+    }
+    _change(connection, claimed, **values)
     return is_given_up
 
 
-def _change(connection: sa.Connection, claimed: ClaimedNotification, **values: Any) -> None:
+def _change(connection: sa.Connection, claimed: ClaimedNotification, **values: Any) -> bool:
     where = (
         notification.id == claimed.row.id,
         notification.status == "pending",
         notification.num_attempts == claimed.row.num_attempts + 1,
     )
-    connection.execute(sa.update(booking_notifications).where(*where).values(values))
+    return connection.execute(sa.update(booking_notifications).where(*where).values(values)).rowcount > 0
 
 
 def _prepared(connection: sa.Connection, row: sa.Row[Any], told: Told, sealer: Sealer) -> Ready:

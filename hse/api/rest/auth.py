@@ -9,7 +9,7 @@ from litestar import Request, Response, Router, post
 from litestar.background_tasks import BackgroundTask
 from litestar.params import JSONBody
 
-from hse.api.bodies import Body, Email
+from hse.api.bodies import Body, KnownEmail
 from hse.api.entrance import REFRESH_COOKIE, Entrances, RequestEntrance, SignedIn, signed_in, signed_out
 from hse.api.security import check_csrf_token, principal_in
 from hse.domain.identity import password_resets, sessions
@@ -30,7 +30,7 @@ logger = structlog.get_logger(__name__)
 class Credentials(Body):
     """Who signs in, and whether as a browser, whose tokens go into cookies."""
 
-    email: Email
+    email: KnownEmail
     password: Password
     totp_code: TotpCode | None = None
     recovery_code: RecoveryCode | None = None
@@ -94,7 +94,7 @@ async def log_out(
 class Forgetful(Body):
     """Who has forgotten his password."""
 
-    email: Email
+    email: KnownEmail
 
 
 class NewPasswordByLink(Body):

@@ -8,7 +8,7 @@ from litestar import Request, Response, Router, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, PathParameter
 
-from hse.adapters.icalendar import calendar_of
+from hse.adapters.icalendar import written
 from hse.adapters.postgres.booking_calendars import read_feed
 from hse.api.acting import Acts
 from hse.domain.booking import booking_calendars
@@ -54,7 +54,7 @@ async def read_booking_calendar(
         feed = await read_feed(connection, area_id, token, now)
     if feed is None:
         raise NotFound("booking calendar of area", area_id)
-    return Response(content=calendar_of(feed), media_type=MEDIA_TYPE)
+    return Response(content=await written(feed), media_type=MEDIA_TYPE)
 
 
 router = Router(

@@ -24,8 +24,9 @@ RANGE_MAX, RANGE_OF_MANY_MAX = timedelta(days=400), timedelta(days=93)
 NIGHTS_MAX = 400
 MINUTES_MAX = 732 * 24 * 60
 DAY = timedelta(days=1)
-# Dates beyond would not fit into a datetime everywhere.
+# What lies beyond would not fit into a datetime everywhere.
 FIRST_DATE, LAST_DATE = date(1971, 1, 1), date(2199, 12, 31)
+FIRST_TIME, LAST_TIME = (datetime.combine(day, time(), tzinfo=UTC) for day in (FIRST_DATE, LAST_DATE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,9 @@ def _availability(area: Part, site: Site, settings: BookingSettings, free: Seque
 
 
 def _check(asked: Asked, range_max: timedelta) -> None:
+    for name, at in (("from", asked.since), ("to", asked.until)):
+        if not FIRST_TIME <= at <= LAST_TIME:
+            raise Invalid(name, f"between {FIRST_TIME.isoformat()} and {LAST_TIME.isoformat()}")
     if asked.until <= asked.since:
         raise Invalid("to", "lies behind from")
     if asked.until - asked.since > range_max:

@@ -45,7 +45,7 @@ async def change_booking_settings(
 
     Longer margins hold for what is booked already, too, as far as the next stay leaves room.
 
-    Raises `NotFound`, `Forbidden`, `Invalid`, `Stale`.
+    Raises `NotFound`, `Forbidden`, `Invalid`, `Stale`, `Contended`.
     """
     channels = command.notification_channels
     if not isinstance(channels, Unchanged) and len(set(channels)) < len(channels):

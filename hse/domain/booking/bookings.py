@@ -19,6 +19,7 @@ from hse.domain.booking.ports import BookingWork, Part
 from hse.domain.errors import Invalid, NotFound
 from hse.domain.metadata import check_metadata
 from hse.domain.paging import Page, PageQuery
+from hse.domain.policy import EVERYWHERE, Reach
 from hse.domain.work import UNCHANGED, Unchanged, changes_of, seen, values_of, within_act
 
 SEE_BOOKINGS = "read_booking"
@@ -85,7 +86,7 @@ async def create_booking(work: BookingWork, command: CreateBooking) -> Booking:
     area = await within_act(work, work.areas, command.area_id, see="read_area", act="create_booking")
     _check_stay(command.check_in, command.check_out, work.now)
     check_metadata(command.metadata)
-    await _check_guest(work, area.organization_id, command.guest_id)
+    await _check_guest(work, area.organization_id, command.guest_id, work.actor.reach(SEE_GUESTS))
     settings = await work.booking_settings.find(area.establishment_id)
     return await work.bookings.add(
         {
@@ -122,8 +123,11 @@ async def change_booking(
     changes = changes_of(command)
     if "metadata" in changes:
         check_metadata(changes["metadata"])
-    if changes.get("guest_id", before.guest_id) != before.guest_id:
-        await _check_guest(work, before.organization_id, changes["guest_id"])
+    if changes:
+        guest_id = changes.get("guest_id", before.guest_id)
+        # Who may change a booking need not see its guest to leave him there.
+        reach = EVERYWHERE if guest_id == before.guest_id else work.actor.reach(SEE_GUESTS)
+        await _check_guest(work, before.organization_id, guest_id, reach)
     if changes.get("area_id", before.area_id) != before.area_id:
         await _check_area(work, before, changes["area_id"])
     if changes.keys() & {"check_in", "check_out"}:
@@ -172,9 +176,9 @@ def _check_stay(check_in: datetime, check_out: datetime, now: datetime) -> None:
         raise StayIsOver
 
 
-async def _check_guest(work: BookingWork, organization_id: UUID, guest_id: UUID) -> None:
-    """Raises `Invalid` unless it is a guest of this organisation whom the actor may see: one answer for both."""
-    guest = await work.guests.find(guest_id, work.actor.reach(SEE_GUESTS))
+async def _check_guest(work: BookingWork, organization_id: UUID, guest_id: UUID, reach: Reach) -> None:
+    """Raises `Invalid` unless it is a guest of this organisation within the reach: one answer for both."""
+    guest = await work.guests.find(guest_id, reach)
     if guest is None or guest.organization_id != organization_id:
         raise Invalid("guest_id", "is no guest of this organisation")
     if guest.erased_at is not None:
