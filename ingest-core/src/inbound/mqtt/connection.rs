@@ -31,6 +31,7 @@ use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
+use crate::pipeline::intake::Refusal;
 use crate::pipeline::live::{Peer, Presence};
 use crate::pipeline::sessions::Session;
 
@@ -275,7 +276,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
         let (awaited, asked, answer) = match taking? {
             Taking::InFlight { awaited, answer } => (awaited, None, answer),
-            Taking::Asked(asked) => (Awaited::Duplicate, Some(asked), Answer::SUCCESS),
+            Taking::Asked(asked) => (Awaited::Nothing, Some(asked), Answer::SUCCESS),
             Taking::AfterInFlight => return Ok(false),
             Taking::JournalFull => {
                 self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
@@ -318,7 +319,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let noted = self.node.note_result_kept(queued, Ok(()));
                 noted.map_err(|_| internal())?;
             }
-            Awaited::Duplicate => {}
+            // The journal gave back what it repeats. No other epoch begins while it waits.
+            Awaited::Duplicate { last_seq } if *last_seq > self.session.window.durable() => {
+                return Err(not_kept(Refusal::AfterRefusal));
+            }
+            Awaited::Duplicate { .. } | Awaited::Nothing => {}
         }
         if waiting.answer.is_to_be_repeated && self.version == Version::V311 {
             let message = waiting.answer.message.clone().unwrap_or_default();
