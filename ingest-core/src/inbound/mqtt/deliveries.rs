@@ -8,8 +8,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::codec::{
-    Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, write_publish, write_suback,
-    write_unsuback,
+    Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, Words, write_publish,
+    write_suback, write_unsuback,
 };
 use super::firmware::{self, Outcome, Said, Unanswered, answer_of_bridge};
 use super::thingsboard::GATEWAY_RPC;
@@ -38,6 +38,14 @@ impl Limits {
         Self {
             receive_maximum: usize::from(receive_maximum).min(COMMANDS_PER_DEVICE_MAX),
             packet_bytes_max: packet_bytes_max.map_or(usize::MAX, |max| max.unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// A reason, as far as it is taken.
+    pub fn words(self, text: &str) -> Words<'_> {
+        Words {
+            text,
+            packet_bytes_max: self.packet_bytes_max,
         }
     }
 }
