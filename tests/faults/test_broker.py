@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not instal
 
 TOPICS = "site/{device}/telemetry,tele/{device}/+,zigbee2mqtt/#"
 NUM_KILLS = 6
+NUM_STOPS = 4
 # Together twice what the journal holds.
 NUM_LARGE = 2500
 FRAME_BYTES_MAX = int(str(SMALL["frame_bytes_max"]))
@@ -75,6 +76,7 @@ async def listening(new_core: NewCore, broker: Broker, gateway: Credentials, **s
 async def publisher(broker: Broker) -> MqttPeer:
     """Somebody who publishes to the broker."""
     peer = MqttPeer(broker.port, "3.1.1")
+    peer.client.max_inflight_messages_set(1000)
     assert await peer.connect(None) == 0
     return peer
 
@@ -230,6 +232,27 @@ async def test_a_full_journal_holds_up_no_acknowledgement_and_doubles_nothing(
                 await core.started()
             await stored_once(database, children[0], NUM_LARGE)
         assert await core.stop() == 0
+
+
+async def test_a_core_that_stops_as_asked_is_sent_nothing_again(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    core = await listening(new_core, broker, device, node_name="one")
+    async with await publisher(broker) as peer:
+        num_sent = 0
+        for _ in range(NUM_STOPS):
+            before = core.metric("mqtt_packets_total")
+            sent = []
+            for _ in range(1000):
+                num_sent += 1
+                sent.append(peer.publish({"power": num_sent}, "site/0/telemetry").mid)
+            # All are on their way, and some have come.
+            await until_in_thread(lambda: core.metric("mqtt_packets_total") > before, "some have come")  # noqa: B023
+            assert await core.stop() == 0
+            await until(lambda: all(mid in peer.pubacks for mid in sent), "the broker has taken all")  # noqa: B023
+            await core.started()
+        await stored_once(database, children[0], num_sent)
+    assert await core.stop() == 0
 
 
 @with_strace

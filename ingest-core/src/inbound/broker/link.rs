@@ -14,6 +14,7 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -85,18 +86,28 @@ struct Held {
     again_at: Instant,
 }
 
-/// Serves one connection to its end.
-pub async fn serve(node: &Arc<Node>, settings: &BrokerSettings, delays: &mut Circuit) -> LinkError {
+/// Serves one connection to its end, or until `stop`.
+///
+/// # Errors
+/// Why it ended before.
+pub async fn serve(
+    node: &Arc<Node>,
+    settings: &BrokerSettings,
+    delays: &mut Circuit,
+    stop: &CancellationToken,
+) -> Result<(), LinkError> {
     let may_speak = node.registry.may_be_spoken_for(settings.device_id);
-    if let Err(code) = may_speak {
-        return LinkError::NoGateway(code);
-    }
+    may_speak.map_err(LinkError::NoGateway)?;
     let mut link = Link::new(node, settings);
-    match link.exchange(delays).await {
-        Ok(never) => match never {},
-        Err(LinkError::Behind) => link.why_behind().await,
-        Err(ended) => ended,
-    }
+    let ended = match stop.run_until_cancelled(link.exchange(delays)).await {
+        Some(Ok(never)) => match never {},
+        Some(Err(LinkError::Behind)) => Err(link.why_behind().await),
+        Some(Err(ended)) => Err(ended),
+        None => Ok(()),
+    };
+    // What is not said by then comes again.
+    let _ = timeout(LAST_WORDS_TIMEOUT, link.leave()).await;
+    ended
 }
 
 impl<'a> Link<'a> {
@@ -134,6 +145,20 @@ impl<'a> Link<'a> {
                     self.take_packet(packet.ok_or(LinkError::Missed)?, delays)?;
                 }
             }
+        }
+    }
+
+    /// Acknowledges what is durable of what is in flight, and takes leave; the broker hangs up when it has read that.
+    async fn leave(&mut self) {
+        while let Some((publish, kept)) = self.in_flight.next().await {
+            if kept.is_ok() {
+                let _ = self.client.try_ack(&publish);
+            }
+        }
+        let _ = self.client.try_disconnect();
+        self.packets.close();
+        if !self.driven.is_finished() {
+            let _ = (&mut self.driven).await;
         }
     }
 
