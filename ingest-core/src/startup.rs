@@ -142,11 +142,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     followers.extend(lease.map(|lease| tokio::spawn(lease.run())));
     // A silent database is waited for a moment only; one that refuses is known at once.
     let _ = tokio::time::timeout(FIRST_READ_TIMEOUT, first_attempt.cancelled()).await;
-    if let Some(broker) = broker {
-        let run = broker::run(Arc::clone(&node), broker, node.stopping.clone());
-        followers.push(tokio::spawn(run));
-    }
     let connections = TaskTracker::new();
+    if let Some(broker) = broker {
+        connections.spawn(broker::run(
+            Arc::clone(&node),
+            broker,
+            node.stopping.clone(),
+        ));
+    }
     let (ports, grpc) = doors.serve(&node, &connections);
     connections.spawn(modbus::poll(Arc::clone(&node), shares));
     info!(?ports, devices = node.registry.len(), "ingest node serves");

@@ -17,6 +17,7 @@ from tests.faults.conftest import NewCore
 from tests.faults.core import SMALL, Core
 from tests.faults.database import Database
 from tests.faults.mqtt import MqttPeer
+from tests.faults.proxy import DatabaseProxy, Wire
 from tests.faults.strace import tampering
 from tests.faults.test_mqtt import dead_letters
 from tests.faults.test_mqtt_formats import TASMOTA, stored
@@ -27,6 +28,9 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not instal
 
 TOPICS = "site/{device}/telemetry,tele/{device}/+,zigbee2mqtt/#"
 NUM_KILLS = 6
+NUM_STOPS = 4
+# Together twice what the journal holds.
+NUM_LARGE = 2500
 FRAME_BYTES_MAX = int(str(SMALL["frame_bytes_max"]))
 
 
@@ -72,6 +76,7 @@ async def listening(new_core: NewCore, broker: Broker, gateway: Credentials, **s
 async def publisher(broker: Broker) -> MqttPeer:
     """Somebody who publishes to the broker."""
     peer = MqttPeer(broker.port, "3.1.1")
+    peer.client.max_inflight_messages_set(1000)
     assert await peer.connect(None) == 0
     return peer
 
@@ -184,6 +189,70 @@ async def test_a_core_killed_between_publication_and_acknowledgement_stores_all_
     await until_in_thread(lambda: database.execute(select, [children[0].device_id]) == found, what, seconds=60)
     assert await core.stop() == 0
     assert json.dumps(sorted(taken)) == json.dumps(list(range(1, last + 1)))
+
+
+async def stored_once(database: Database, child: Credentials, count: int) -> None:
+    """Wait until so many values of a child are stored, and see that none of them is twice."""
+    select = "select count(distinct value), count(*) from device_events where device_id = %s and event_type = 'power'"
+    found: list[tuple[object, ...]] = []
+
+    def are_stored() -> bool:
+        found[:] = database.execute(select, [child.device_id])
+        return found[0][0] == count
+
+    await until_in_thread(are_stored, f"{count} values are stored", seconds=60)
+    assert found == [(count, count)]
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["not killed", "killed"])
+async def test_a_full_journal_holds_up_no_acknowledgement_and_doubles_nothing(
+    new_core: NewCore,
+    broker: Broker,
+    database: Database,
+    device: Credentials,
+    children: list[Credentials],
+    is_killed: bool,
+) -> None:
+    """What is durable is acknowledged while what came next waits for room; so a core that is killed then is not sent it again."""
+    async with DatabaseProxy(database.url).listening() as proxy:
+        settings = {"database_url": proxy.url, "journal_bytes_max": 4 << 20, "node_name": "one"}
+        core = await listening(new_core, broker, device, **settings)
+        proxy.cut(Wire.REFUSED)
+        proxy.cut_all()
+        async with await publisher(broker) as peer:
+            for value in range(1, NUM_LARGE + 1):
+                last = peer.publish({"power": value, "words": "x" * 3000}, "site/0/telemetry")
+            await peer.puback(last)
+            # It is asked every half a second. This broker sends more than it may, which is let go after five.
+            await until_in_thread(lambda: core.metric("busy_total") >= 14, "the journal stays full", seconds=30)
+            if is_killed:
+                await core.kill()
+            proxy.cut(Wire.WHOLE)
+            if is_killed:
+                await core.started()
+            await stored_once(database, children[0], NUM_LARGE)
+        assert await core.stop() == 0
+
+
+async def test_a_core_that_stops_as_asked_is_sent_nothing_again(
+    new_core: NewCore, broker: Broker, database: Database, device: Credentials, children: list[Credentials]
+) -> None:
+    core = await listening(new_core, broker, device, node_name="one")
+    async with await publisher(broker) as peer:
+        num_sent = 0
+        for _ in range(NUM_STOPS):
+            before = core.metric("mqtt_packets_total")
+            sent = []
+            for _ in range(1000):
+                num_sent += 1
+                sent.append(peer.publish({"power": num_sent}, "site/0/telemetry").mid)
+            # All are on their way, and some have come.
+            await until_in_thread(lambda: core.metric("mqtt_packets_total") > before, "some have come")  # noqa: B023
+            assert await core.stop() == 0
+            await until(lambda: all(mid in peer.pubacks for mid in sent), "the broker has taken all")  # noqa: B023
+            await core.started()
+        await stored_once(database, children[0], num_sent)
+    assert await core.stop() == 0
 
 
 @with_strace

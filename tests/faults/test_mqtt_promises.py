@@ -199,6 +199,26 @@ async def test_after_a_failed_fdatasync_no_puback_comes_and_the_connection_ends(
     assert await core.stop() == 0
 
 
+@with_strace
+async def test_what_repeats_what_the_disk_had_no_room_for_is_not_acknowledged(
+    new_core: NewCore, database: Database, device: Credentials, tmp_path: Path
+) -> None:
+    numbered = b'{"epoch": 1, "first_seq": 1, "events": [{"type": "temperature", "value": 1}]}'
+    core = new_core()
+    await core.started()
+    async with raw_client(core.mqtt_port) as client:
+        await client.joined(device)
+        async with tampering(core.process.pid, tmp_path / "strace", "pwrite64", "error=ENOSPC:when=1"):
+            await client.send(publish_packet(1, numbered) + publish_packet(2, numbered))
+            assert await client.rest() == b""
+    async with raw_client(core.mqtt_port) as client:
+        await client.joined(device)
+        await client.send(publish_packet(1, numbered) + publish_packet(2, numbered))
+        assert [await client.receive() for _ in range(2)] == [b"\x40\x02\0\1", b"\x40\x02\0\2"]
+    assert await core.stop() == 0
+    assert len(await stored(database, device, 1)) == 1
+
+
 @both_versions
 @pytest.mark.parametrize(
     "statement",

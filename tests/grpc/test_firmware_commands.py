@@ -106,16 +106,18 @@ async def test_a_shelly_is_asked_by_rpc_and_answers_under_its_number(
         assert await shelly.subscribed("shellyplus1-a/rpc", 1) == 1
         answer = asked(caller, command(device, "Switch.Set", {"id": 0, "on": True}))
         topic, payload = await shelly.hears()
-        request = {"id": 1, "src": "hse", "method": "Switch.Set", "params": {"id": 0, "on": True}}
-        assert (topic, json.loads(payload)) == ("shellyplus1-a/rpc", request)
-        sent = shelly.publish({"id": 1, "src": "a", "dst": "hse", "result": {"was_on": False}}, "hse/rpc")
+        heard = json.loads(payload)
+        number = heard.pop("id")
+        request = {"src": "hse", "method": "Switch.Set", "params": {"id": 0, "on": True}}
+        assert (topic, heard) == ("shellyplus1-a/rpc", request)
+        sent = shelly.publish({"id": number, "src": "a", "dst": "hse", "result": {"was_on": False}}, "hse/rpc")
         assert await shelly.puback(sent) == 0
         told = await answer
         assert (told.state, dict(told.data)) == (pb.SUCCEEDED, {"was_on": False})
         answer = asked(caller, command(device, "Switch.Toggle", {"id": 9}, "r-2"))
         await shelly.hears(2)
         error = {"code": -105, "message": "Argument 'id', value 9 not found!"}
-        shelly.says("hse/rpc", {"id": 2, "src": "a", "dst": "hse", "error": error})
+        shelly.says("hse/rpc", {"id": number + 1, "src": "a", "dst": "hse", "error": error})
         told = await answer
         assert (told.state, told.message, dict(told.data)) == (pb.FAILED, error["message"], error)
         shelly.says("hse/rpc", {"id": 77, "result": None})
@@ -151,11 +153,11 @@ async def test_zigbee2mqtt_sets_a_child_which_then_says_that_it_is_so(
         # What it is not told of a child it is told for itself.
         answer = asked(caller, command(device, "permit_join", {"time": 60}, "r-2"))
         topic, payload = await zigbee.hears(2)
-        assert (topic, json.loads(payload)) == (
-            "zigbee2mqtt/bridge/request/permit_join",
-            {"time": 60, "transaction": 2},
-        )
-        zigbee.says("zigbee2mqtt/bridge/response/permit_join", {"status": "error", "error": "busy", "transaction": 2})
+        heard = json.loads(payload)
+        transaction = heard.pop("transaction")
+        assert (topic, heard) == ("zigbee2mqtt/bridge/request/permit_join", {"time": 60})
+        busy = {"status": "error", "error": "busy", "transaction": transaction}
+        zigbee.says("zigbee2mqtt/bridge/response/permit_join", busy)
         told = await answer
         assert (told.state, told.message) == (pb.FAILED, "busy")
 

@@ -108,7 +108,8 @@ async def test_a_device_with_the_sdk_does_all_that_it_does_with_thingsboard(
         assert (await peer.heard("attributes", 2))[1] == {"interval": 30}
         asked = asyncio.create_task(caller.ask("SendDeviceCommand", command(device, "r-1", params={"pin": "4"})))
         assert await peer.heard("rpc") == [{"method": "open", "params": {"pin": "4"}}]
-        await peer.do("reply", "send_rpc_reply", "1", {"ok": True})
+        (number,) = await peer.heard("number")
+        await peer.do("reply", "send_rpc_reply", number, {"ok": True})
         answer = await asked
         assert (answer.state, dict(answer.data)) == (pb.SUCCEEDED, {"ok": True})
         await peer.do("ask", "send_rpc_call", "getWeather", {})
@@ -156,9 +157,10 @@ async def test_a_gateway_with_the_sdk_speaks_for_its_children(
         params = Struct()
         params.update({"device_id": str(gateway_child.device_id), "seconds": 3})
         asked = asyncio.create_task(caller.ask("SendDeviceCommand", command(device, "r-1", typed_params=params)))
-        data = {"id": 1, "method": "open", "params": {"seconds": 3}}
-        assert await peer.heard("gateway_rpc") == [{"device": "0", "data": data}]
-        await peer.do("reply", "gw_send_rpc_reply", "0", 1, {"success": True})
+        (told,) = await peer.heard("gateway_rpc")
+        number = told["data"].pop("id")
+        assert told == {"device": "0", "data": {"method": "open", "params": {"seconds": 3}}}
+        await peer.do("reply", "gw_send_rpc_reply", "0", number, {"success": True})
         assert (await asked).state == pb.SUCCEEDED
         assert await peer.do("send", "gw_disconnect_device", "0") == 0
     rows = await events_of(database, gateway_child)

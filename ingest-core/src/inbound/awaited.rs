@@ -15,10 +15,14 @@ pub struct Waiting {
 
 pub enum Awaited {
     Queued(Queued),
-    /// It was taken before and only the acknowledgement is repeated.
-    Duplicate,
+    /// It was taken before and only the acknowledgement is repeated; like the first one, once all of it is durable.
+    Duplicate {
+        last_seq: u64,
+    },
     /// A RESULT, which is not acknowledged: it waits so that a device can send no more of them than are durable in time.
     Result(QueuedUnsequenced),
+    /// Nothing of it went to the journal.
+    Nothing,
 }
 
 impl Awaited {
@@ -27,7 +31,8 @@ impl Awaited {
         match self {
             Self::Queued(queued) => (&mut queued.ticket).await.map(drop),
             Self::Result(queued) => (&mut queued.ticket).await.map(drop),
-            Self::Duplicate => Ok(()),
+            // What it repeats was decided before it.
+            Self::Duplicate { .. } | Self::Nothing => Ok(()),
         }
     }
 }

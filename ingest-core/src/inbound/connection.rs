@@ -231,9 +231,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 read_at,
                 awaited: Awaited::Queued(queued),
             }),
-            Taken::Duplicate => self.waiting.push_back(Waiting {
+            Taken::Duplicate { last_seq } => self.waiting.push_back(Waiting {
                 read_at,
-                awaited: Awaited::Duplicate,
+                awaited: Awaited::Duplicate { last_seq },
             }),
             Taken::Refused(refusal) => self.refuse(refusal)?,
         }
@@ -306,7 +306,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     ) -> Result<(), End> {
         let queued = match &waiting.awaited {
             Awaited::Queued(queued) => queued,
-            Awaited::Duplicate => return Ok(()),
+            // An ACK says what is durable, whatever it answers.
+            Awaited::Duplicate { .. } | Awaited::Nothing => return Ok(()),
             Awaited::Result(queued) => {
                 let noted = self.node.note_result_kept(queued, outcome);
                 return noted.map_err(|_| internal());

@@ -3,13 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::config::COMMANDS_PER_DEVICE_MAX;
+
+/// The largest number that all firmware can hold.
+const NUMBER_MAX: u32 = 0x7fff_ffff;
 
 /// The request ids of the last commands that a device was sent; as many as may wait for their results.
 #[derive(Default)]
 pub struct Numbered {
     known: VecDeque<(u32, Arc<str>)>,
-    last: u32,
+    last: Option<u32>,
 }
 
 impl Numbered {
@@ -18,9 +23,12 @@ impl Numbered {
         if self.known.len() >= COMMANDS_PER_DEVICE_MAX {
             self.known.pop_front();
         }
-        self.last = self.last.wrapping_add(1);
-        self.known.push_back((self.last, Arc::clone(request_id)));
-        self.last
+        // Drawn anew for each connection: a late answer to a command of another one must not be taken for that of this one's.
+        let last = (self.last).unwrap_or_else(|| Uuid::new_v4().as_fields().0 >> 2);
+        let number = last % NUMBER_MAX + 1;
+        self.last = Some(number);
+        self.known.push_back((number, Arc::clone(request_id)));
+        number
     }
 
     /// The command that was sent under a number.
@@ -30,5 +38,29 @@ impl Numbered {
         let mut known = self.known.iter();
         let found = known.find(|(sent, _)| *sent == number)?;
         Some(Arc::clone(&found.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_another_connection_is_no_command_of_this_one() {
+        let (mut before, mut now) = (Numbered::default(), Numbered::default());
+        let late = before.note(&"unlock".into());
+        let number = now.note(&"lock".into());
+        assert_eq!(now.request_of(&late.to_string()), None);
+        assert_eq!(now.request_of(&number.to_string()).as_deref(), Some("lock"));
+    }
+
+    #[test]
+    fn numbers_go_up_and_stay_within_31_bits() {
+        let mut numbered = Numbered::default();
+        let first = numbered.note(&"a".into());
+        assert_eq!(numbered.note(&"b".into()), first + 1);
+        numbered.last = Some(NUMBER_MAX - 1);
+        assert_eq!(numbered.note(&"c".into()), NUMBER_MAX);
+        assert_eq!(numbered.note(&"d".into()), 1);
     }
 }

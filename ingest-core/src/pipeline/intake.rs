@@ -20,8 +20,10 @@ use crate::metrics::{Code, Metrics, Reason};
 
 /// What became of a frame. Every variant but `Refused` is acknowledged once `durable` is reached.
 pub enum Taken {
-    /// All of it was taken before.
-    Duplicate,
+    /// All of it, up to `last_seq`, was taken before. It need not be durable yet.
+    Duplicate {
+        last_seq: u64,
+    },
     Queued(Queued),
     /// Nothing of it was taken.
     Refused(Refusal),
@@ -107,9 +109,9 @@ impl Intake {
         let received_us = now_us();
         let checked = self.check(frame, received_us)?;
         let num_known = match window.admit(first_seq, num_events) {
-            Admission::Duplicate => {
+            Admission::Duplicate { last_seq } => {
                 self.metrics.events_duplicate.inc_by(num_events);
-                return Ok(Taken::Duplicate);
+                return Ok(Taken::Duplicate { last_seq });
             }
             Admission::AfterRefusal => return Ok(Taken::Refused(Refusal::AfterRefusal)),
             Admission::Take { num_known, is_jump } => {

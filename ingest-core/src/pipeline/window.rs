@@ -33,8 +33,8 @@ pub struct StaleEpoch {
 /// What to do with the events of one frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// All were taken before.
-    Duplicate,
+    /// All, up to `last_seq`, were taken before.
+    Duplicate { last_seq: u64 },
     /// Journal them, leaving out the first `num_known`; `is_jump` when numbers are missing before the first.
     Take { num_known: u64, is_jump: bool },
     /// An earlier frame of this connection was refused, so these would leave a hole.
@@ -110,7 +110,7 @@ impl SequenceWindow {
     pub fn admit(&self, first_seq: u64, num_events: u64) -> Admission {
         let last_seq = first_seq.saturating_add(num_events).saturating_sub(1);
         if last_seq <= self.taken {
-            Admission::Duplicate
+            Admission::Duplicate { last_seq }
         } else if first_seq <= self.taken {
             Admission::Take {
                 num_known: self.taken - first_seq + 1,
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_resent_frame_is_a_duplicate_and_a_partly_new_one_loses_its_known_part() {
         let window = window(1, 10);
-        assert_eq!(window.admit(1, 10), Admission::Duplicate);
+        assert_eq!(window.admit(1, 10), Admission::Duplicate { last_seq: 10 });
         assert_eq!(
             window.admit(8, 5),
             Admission::Take {

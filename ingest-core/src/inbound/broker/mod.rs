@@ -9,7 +9,8 @@
 //!
 //! **Invariants.**
 //! - A publication of QoS 1 is acknowledged when it is durable, and never on another connection than that on which it came. What
-//!   was not acknowledged comes again; it was then stored twice, where it was durable before.
+//!   was not acknowledged comes again; it was then stored twice, where it was durable before. So a connection that we end
+//!   acknowledges first.
 //! - Nodes share what comes: each subscribes for the same group, and has a session of its own.
 //! - Who is no child of this gateway is nobody; what is said of him is a dead letter.
 //! - The broker is told how much is taken at a time, and how large (ADR 31): what is larger it does not send, so none comes again
@@ -158,11 +159,7 @@ fn decoded(text: &str) -> String {
 /// Takes what the broker has, until `stop`; one that is away is waited for.
 pub async fn run(node: Arc<Node>, settings: BrokerSettings, stop: CancellationToken) {
     let mut delays = Circuit::new(Arc::default());
-    loop {
-        let ended = tokio::select! {
-            () = stop.cancelled() => return,
-            ended = link::serve(&node, &settings, &mut delays) => ended,
-        };
+    while let Err(ended) = link::serve(&node, &settings, &mut delays, &stop).await {
         warn!(error = %ended, "nothing is heard from the broker; trying again");
         tokio::select! {
             () = stop.cancelled() => return,

@@ -85,14 +85,30 @@ pub fn lines(
     decoded.checked()
 }
 
-/// A text may hold newlines. As in [`cut`], a quote opens one where a value begins.
+/// Where a line is read.
+#[derive(Clone, Copy)]
+enum Part {
+    Before,
+    Comment,
+    Series,
+    Fields,
+}
+
+/// A text may hold newlines. As in [`cut_fields`], a quote opens one where the value of a field begins.
 fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped, mut before) = (false, false, '\n');
+    let mut part = Part::Before;
     text.split(move |character| {
         let is_end = character == '\n' && !is_quoted;
-        if character == '"' && !is_escaped && (is_quoted || before == '=') {
-            is_quoted = !is_quoted;
-        }
+        part = match (part, character) {
+            _ if is_end => Part::Before,
+            (Part::Before, '#') => Part::Comment,
+            (Part::Before, other) if !other.is_whitespace() => Part::Series,
+            (Part::Series, ' ') if !is_escaped => Part::Fields,
+            (part, _) => part,
+        };
+        let is_quote = character == '"' && !is_escaped && matches!(part, Part::Fields);
+        is_quoted ^= is_quote && (is_quoted || before == '=');
         is_escaped = character == '\\' && !is_escaped;
         before = character;
         is_end
@@ -107,7 +123,7 @@ fn push_line(
 ) -> Result<(), &'static str> {
     let (series, rest) = cut(line, b" ").ok_or("no fields")?;
     let rest = rest.trim_start();
-    let (fields, time) = cut(rest, b" ").unwrap_or((rest, ""));
+    let (fields, time) = cut_fields(rest, b" ").unwrap_or((rest, ""));
     let time_us = time_of(time.trim(), precision)?;
     let (measurement, tags) = cut(series, b",").unwrap_or((series, ""));
     let measurement = unescaped(measurement);
@@ -117,7 +133,7 @@ fn push_line(
     let (tags, child) = tags_of(tags, child_of)?;
     let mut rest = fields;
     while !rest.is_empty() && !decoded.is_full() {
-        let (field, behind) = cut(rest, b",").unwrap_or((rest, ""));
+        let (field, behind) = cut_fields(rest, b",").unwrap_or((rest, ""));
         rest = behind;
         let (key, value) = cut(field, b"=").ok_or("a field without a value")?;
         let (key, value) = (unescaped(key), field_value(value)?);
@@ -221,8 +237,19 @@ fn field_value(text: &str) -> Result<Value, &'static str> {
     number.map(Value::from).ok_or(no_number)
 }
 
-/// Cuts at the first of `ends` that is neither escaped nor within quotes.
+/// Cuts at the first of `ends` that is not escaped.
 fn cut<'t>(text: &'t str, ends: &[u8]) -> Option<(&'t str, &'t str)> {
+    let mut is_escaped = false;
+    let at = text.bytes().position(|byte| {
+        let is_end = !is_escaped && ends.contains(&byte);
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    })?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// Cuts at the first of `ends` that is neither escaped nor within quotes.
+fn cut_fields<'t>(text: &'t str, ends: &[u8]) -> Option<(&'t str, &'t str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, byte) in text.bytes().enumerate() {
         if is_escaped {
@@ -351,6 +378,18 @@ mod tests {
             .map(|event| event["type"].clone())
             .collect();
         assert_eq!(kinds, ["a.f", "a.g", "b"]);
+    }
+
+    #[test]
+    fn a_quote_in_a_series_or_a_comment_is_a_letter() {
+        let lines = "m,t=\"a v=1\nm,t=b\\ \" v=2\n# x=\"\nm=\"n v=3\nm,t=\"a\\,b\" v=\"one\ntwo\"";
+        let expected = [
+            json!({"type": "m.v", "value": 1.0, "metadata": {"t": "\"a"}}),
+            json!({"type": "m.v", "value": 2.0, "metadata": {"t": "b \""}}),
+            json!({"type": "m=\"n.v", "value": 3.0}),
+            json!({"type": "m.v", "metadata": {"t": "\"a,b\"", "value": "one\ntwo"}}),
+        ];
+        assert_eq!(read(lines, Precision::Nanoseconds), expected);
     }
 
     #[test]

@@ -353,7 +353,7 @@ impl Line {
                 let noted = self.node.note_result_kept(&queued, outcome);
                 noted.map_err(|_| JournalGone)?;
             }
-            Awaited::Duplicate => {}
+            Awaited::Duplicate { .. } | Awaited::Nothing => {}
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::codec::{
 use super::deliveries::{Deliveries, NotSent};
 use super::dialogue::{Dialogue, Said};
 use super::end::{End, internal, not_kept, protocol_error, say_end, shutting_down};
-use super::greeting::{Connected, Greeted, OwnedWill, Refused, greet};
+use super::greeting::{Client, Connected, Greeted, OwnedWill, Refused, greet};
 use super::in_flight::{Answer, InFlight, Waiting};
 use super::newcomer::serve_newcomer;
 use super::publications::{Message, Publications, Taking, Turn};
@@ -31,6 +31,7 @@ use crate::journal::AppendError;
 use crate::metrics::Kind;
 use crate::node::Node;
 use crate::pipeline::commands::{Command, CommandLink};
+use crate::pipeline::intake::Refusal;
 use crate::pipeline::live::{Peer, Presence};
 use crate::pipeline::sessions::Session;
 
@@ -42,19 +43,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
         Ok(Greeted::Device(connected)) => {
             Box::pin(Connection::new(node, socket, connected, peer).run()).await;
         }
-        Ok(Greeted::Newcomer(version)) => {
-            let end = Box::pin(serve_newcomer(node, &mut socket, version)).await;
-            let write = |out: &mut Vec<u8>, reason, message: &str| {
-                if version == Version::V5 {
-                    write_disconnect(out, reason, message);
-                }
-            };
-            say_end(node, &mut socket, &end, write).await;
+        Ok(Greeted::Newcomer(client)) => {
+            let end = Box::pin(serve_newcomer(node, &mut socket, client.version)).await;
+            say_end(node, &mut socket, &end, last_words(client)).await;
         }
-        Err(Refused { version, end }) => {
-            let write = |out: &mut Vec<u8>, reason, message: &str| {
-                if let Some(version) = version {
-                    write_connack(out, version, Err((reason, message)));
+        Err(Refused { client, end }) => {
+            let write = |out: &mut Vec<u8>, reason, text: &str| {
+                if let Some(Client { version, limits }) = client {
+                    write_connack(out, version, Err((reason, limits.words(text))));
                 }
             };
             say_end(node, &mut socket, &end, write).await;
@@ -62,10 +58,19 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
     }
 }
 
+/// DISCONNECT, for who understands it.
+fn last_words(client: Client) -> impl FnOnce(&mut Vec<u8>, ReasonCode, &str) {
+    move |out, reason, text| {
+        if client.version == Version::V5 {
+            write_disconnect(out, reason, client.limits.words(text));
+        }
+    }
+}
+
 struct Connection<'a, S> {
     node: &'a Node,
     socket: Buffered<S>,
-    version: Version,
+    client: Client,
     idle_timeout: Duration,
     will: Option<OwnedWill>,
     wants_problem_information: bool,
@@ -91,7 +96,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         Self {
             node,
             socket,
-            version: connected.version,
+            client: connected.client,
             idle_timeout: connected.idle_timeout,
             will: connected.will,
             wants_problem_information: connected.wants_problem_information,
@@ -101,7 +106,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             publications: Publications::new(node, device_id, connected.known, peer),
             aliases: TopicAliases::default(),
             in_flight: InFlight::default(),
-            deliveries: Deliveries::new(connected.version, connected.limits),
+            deliveries: Deliveries::new(connected.client.version, connected.client.limits),
             dialogue: Dialogue::new(node, device_id),
             is_held: false,
             paused_until: None,
@@ -122,7 +127,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let Self {
             node,
             mut socket,
-            version,
+            client,
             commands,
             session,
             presence,
@@ -132,12 +137,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         // Everything is decided: a newer connection need not wait for our last words.
         drop(presence);
         drop(session);
-        let write = |out: &mut Vec<u8>, reason, message: &str| {
-            if version == Version::V5 {
-                write_disconnect(out, reason, message);
-            }
-        };
-        say_end(node, &mut socket, &end, write).await;
+        say_end(node, &mut socket, &end, last_words(client)).await;
     }
 
     async fn exchange(&mut self) -> Result<std::convert::Infallible, End> {
@@ -201,7 +201,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             };
             // Whole packets count, so that bytes let fall one by one do not hold a connection for ever.
             self.idle_deadline = Instant::now() + self.idle_timeout;
-            let packet = decode(raw, self.version)?;
+            let packet = decode(raw, self.client.version)?;
             if !self.take_packet(&packet)? {
                 self.is_held = true;
                 return Ok(());
@@ -275,7 +275,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
         let (awaited, asked, answer) = match taking? {
             Taking::InFlight { awaited, answer } => (awaited, None, answer),
-            Taking::Asked(asked) => (Awaited::Duplicate, Some(asked), Answer::SUCCESS),
+            Taking::Asked(asked) => (Awaited::Nothing, Some(asked), Answer::SUCCESS),
             Taking::AfterInFlight => return Ok(false),
             Taking::JournalFull => {
                 self.paused_until = Some(Instant::now() + BUSY_RETRY_AFTER);
@@ -318,14 +318,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let noted = self.node.note_result_kept(queued, Ok(()));
                 noted.map_err(|_| internal())?;
             }
-            Awaited::Duplicate => {}
+            // The journal gave back what it repeats. No other epoch begins while it waits.
+            Awaited::Duplicate { last_seq } if *last_seq > self.session.window.durable() => {
+                return Err(not_kept(Refusal::AfterRefusal));
+            }
+            Awaited::Duplicate { .. } | Awaited::Nothing => {}
         }
-        if waiting.answer.is_to_be_repeated && self.version == Version::V311 {
+        if waiting.answer.is_to_be_repeated && self.client.version == Version::V311 {
             let message = waiting.answer.message.clone().unwrap_or_default();
             return Err(End::Error(ReasonCode::ServerBusy, message));
         }
         let out = &mut self.socket.outgoing;
-        waiting.acknowledge(out, self.version, self.wants_problem_information);
+        waiting.acknowledge(out, self.client, self.wants_problem_information);
         if waiting.packet_id.is_some() {
             self.node.metrics.acks.inc();
             intake.observe_ack(waiting.read_at);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::codec::{
-    Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, write_publish, write_suback,
-    write_unsuback,
+    Publication, Qos, ReasonCode, Subscribe, Unsubscribe, Version, Words, write_publish,
+    write_suback, write_unsuback,
 };
 use super::firmware::{self, Outcome, Said, Unanswered, answer_of_bridge};
 use super::thingsboard::GATEWAY_RPC;
@@ -38,6 +38,14 @@ impl Limits {
         Self {
             receive_maximum: usize::from(receive_maximum).min(COMMANDS_PER_DEVICE_MAX),
             packet_bytes_max: packet_bytes_max.map_or(usize::MAX, |max| max.unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// A reason, as far as it is taken.
+    pub fn words(self, text: &str) -> Words<'_> {
+        Words {
+            text,
+            packet_bytes_max: self.packet_bytes_max,
         }
     }
 }
@@ -421,15 +429,25 @@ mod tests {
         let (mut deliveries, mut out) = (deliveries(9, None), Vec::new());
         let topic = "v2/r/req/";
         deliveries.subscription = Some((Channel::Rpc { topic }, Qos::AtMostOnce));
-        for number in 1..=70 {
+        let mut numbers = Vec::new();
+        for _ in 0..70 {
             out.clear();
             deliveries.queue(&mut out, &command(), &nobody).unwrap();
-            let topic = format!("v2/r/req/{number}");
-            assert_eq!(out.get(4..4 + topic.len()), Some(topic.as_bytes()));
+            let raw = split(&out, 1 << 20).unwrap().unwrap();
+            let Ok(Packet::Publish(publish)) = decode(raw, Version::V5) else {
+                panic!()
+            };
+            assert_eq!(publish.payload, br#"{"method":"set","params":{"k":7}}"#);
+            numbers.push(publish.topic.strip_prefix(topic).unwrap().to_owned());
         }
-        assert!(out.ends_with(br#"{"method":"set","params":{"k":7}}"#));
-        assert_eq!(deliveries.numbered.request_of("70").as_deref(), Some("r/1"));
-        for unknown in ["6", "71", "x", ""] {
+        let known = numbers.split_off(6);
+        for number in known {
+            assert_eq!(
+                deliveries.numbered.request_of(&number).as_deref(),
+                Some("r/1")
+            );
+        }
+        for unknown in numbers.iter().map(String::as_str).chain(["x", ""]) {
             assert_eq!(deliveries.numbered.request_of(unknown), None);
         }
     }
@@ -451,8 +469,21 @@ mod tests {
             .push((Channel::GatewayRpc, Qos::AtMostOnce));
         out.clear();
         deliveries.queue(&mut out, &for_child, &name).unwrap();
-        let expected = br#"{"data":{"id":1,"method":"set","params":{"on":true}},"device":"lamp"}"#;
-        assert!(out.ends_with(expected));
+        let raw = split(&out, 1 << 20).unwrap().unwrap();
+        let Ok(Packet::Publish(publish)) = decode(raw, Version::V5) else {
+            panic!()
+        };
+        let told: serde_json::Value = serde_json::from_slice(publish.payload).unwrap();
+        let number = told["data"]["id"].to_string();
+        assert_eq!(
+            deliveries.numbered.request_of(&number).as_deref(),
+            Some("r/1")
+        );
+        assert_eq!(
+            (&told["device"], &told["data"]["method"]),
+            (&"lamp".into(), &"set".into())
+        );
+        assert_eq!(told["data"]["params"], serde_json::json!({"on": true}));
         deliveries.subscription = None;
         assert!(deliveries.has_room());
         let other = deliveries.queue(&mut out, &command(), &name);

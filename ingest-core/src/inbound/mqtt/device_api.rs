@@ -194,7 +194,7 @@ impl Taking {
     /// There is nothing to wait for.
     fn done(answer: Answer) -> Self {
         Self::InFlight {
-            awaited: Awaited::Duplicate,
+            awaited: Awaited::Nothing,
             answer,
         }
     }

@@ -32,19 +32,18 @@ pub const CONNECT_BYTES_MAX: u32 = 4096;
 pub enum Greeted {
     Device(Connected),
     /// A stranger that wants to become a device.
-    Newcomer(Version),
+    Newcomer(Client),
 }
 
 /// A device that has shown who it is.
 pub struct Connected {
     pub device_id: Uuid,
-    pub version: Version,
+    pub client: Client,
     /// How far the registry says that its events were stored.
     pub known: Watermark,
     /// The longest silence that it may keep.
     pub idle_timeout: Duration,
     pub will: Option<OwnedWill>,
-    pub limits: Limits,
     pub wants_problem_information: bool,
     // Dropped in this order, see `inbound::greeting`.
     pub commands: CommandLink,
@@ -58,15 +57,22 @@ pub struct OwnedWill {
     pub payload: Vec<u8>,
 }
 
-/// A connection that did not begin. It hears why in its version, once that is known.
+/// What is told to whom, once that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    pub version: Version,
+    pub limits: Limits,
+}
+
+/// A connection that did not begin. It hears why.
 pub struct Refused {
-    pub version: Option<Version>,
+    pub client: Option<Client>,
     pub end: End,
 }
 
 impl From<End> for Refused {
     fn from(end: End) -> Self {
-        Self { version: None, end }
+        Self { client: None, end }
     }
 }
 
@@ -88,14 +94,11 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let said = match said {
         Heard::Device(said) => said,
-        Heard::Newcomer(version) => return Ok(Greeted::Newcomer(version)),
+        Heard::Newcomer(client) => return Ok(Greeted::Newcomer(client)),
     };
-    let version = said.version;
+    let client = Some(said.client);
     let connected = take_device(node, socket, peer, said).await;
-    connected.map(Greeted::Device).map_err(|end| Refused {
-        version: Some(version),
-        end,
-    })
+    (connected.map(Greeted::Device)).map_err(|end| Refused { client, end })
 }
 
 async fn take_device<S: AsyncRead + AsyncWrite + Unpin>(
@@ -119,7 +122,7 @@ async fn take_device<S: AsyncRead + AsyncWrite + Unpin>(
         topic_alias_maximum: TOPIC_ALIAS_MAXIMUM,
         assigned_client_id: said.is_nameless.then(|| device_id.to_string()),
     };
-    write_connack(&mut socket.outgoing, said.version, Ok(&offered));
+    write_connack(&mut socket.outgoing, said.client.version, Ok(&offered));
     timeout(WRITE_TIMEOUT, socket.flush())
         .await
         .map_err(io::Error::from)??;
@@ -128,11 +131,10 @@ async fn take_device<S: AsyncRead + AsyncWrite + Unpin>(
     let presence = node.live.connected(device_id, peer.protocol, peer.address);
     Ok(Connected {
         device_id,
-        version: said.version,
+        client: said.client,
         known: said.known,
         idle_timeout: idle_timeout(said.keep_alive),
         will: said.will,
-        limits: said.limits,
         wants_problem_information: said.wants_problem_information,
         commands,
         presence,
@@ -152,18 +154,17 @@ fn idle_timeout(keep_alive_s: u16) -> Duration {
 /// A CONNECT that was let in.
 enum Heard {
     Device(Said),
-    Newcomer(Version),
+    Newcomer(Client),
 }
 
 struct Said {
-    version: Version,
+    client: Client,
     device_id: Uuid,
     token: String,
     known: Watermark,
     keep_alive: u16,
     is_nameless: bool,
     will: Option<OwnedWill>,
-    limits: Limits,
     wants_problem_information: bool,
 }
 
@@ -181,8 +182,12 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
                 .mqtt_packets
                 .get_or_create(&Kind { kind })
                 .inc();
-            let heard = admit(node, &connect).map_err(|end| Refused {
-                version: Some(connect.version),
+            let client = Client {
+                version: connect.version,
+                limits: Limits::new(connect.receive_maximum, connect.packet_bytes_max),
+            };
+            let heard = admit(node, &connect, client).map_err(|end| Refused {
+                client: Some(client),
                 end,
             })?;
             socket.used += packet_bytes;
@@ -201,13 +206,14 @@ fn refused_unread(error: CodecError) -> Refused {
         CodecError::UnsupportedVersion { .. } => Some(Version::V311),
         _ => None,
     };
+    let limits = Limits::new(u16::MAX, None);
     Refused {
-        version,
+        client: version.map(|version| Client { version, limits }),
         end: error.into(),
     }
 }
 
-fn admit(node: &Node, connect: &Connect<'_>) -> Result<Heard, End> {
+fn admit(node: &Node, connect: &Connect<'_>, client: Client) -> Result<Heard, End> {
     let refused = |reason, message: &str| Err(End::Error(reason, message.to_owned()));
     if connect.authentication_method.is_some() {
         return refused(
@@ -236,12 +242,12 @@ fn admit(node: &Node, connect: &Connect<'_>) -> Result<Heard, End> {
         .password
         .is_some_and(|password| !password.is_empty());
     if connect.username == Some(USERNAME) && !has_password {
-        return Ok(Heard::Newcomer(connect.version));
+        return Ok(Heard::Newcomer(client));
     }
     let (device_id, token, known) = authenticate(node, connect).map_err(|_| auth_failed())?;
     debug!(%device_id, client_id = connect.client_id, "connect");
     Ok(Heard::Device(Said {
-        version: connect.version,
+        client,
         device_id,
         token: token.to_owned(),
         known,
@@ -251,7 +257,6 @@ fn admit(node: &Node, connect: &Connect<'_>) -> Result<Heard, End> {
             topic: will.topic.to_owned(),
             payload: will.payload.to_owned(),
         }),
-        limits: Limits::new(connect.receive_maximum, connect.packet_bytes_max),
         wants_problem_information: connect.wants_problem_information,
     }))
 }

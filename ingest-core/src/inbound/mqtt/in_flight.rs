@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Instant;
 
-use super::codec::{ReasonCode, Version, write_puback};
+use super::codec::{ReasonCode, write_puback};
+use super::greeting::Client;
 use crate::inbound::awaited::Awaited;
 use crate::journal::AppendError;
 
@@ -69,10 +70,11 @@ impl Waiting {
     }
 
     /// Queues its PUBACK, if it is to have one.
-    pub fn acknowledge(&self, out: &mut Vec<u8>, version: Version, with_words: bool) {
+    pub fn acknowledge(&self, out: &mut Vec<u8>, client: Client, with_words: bool) {
         if let Some(packet_id) = self.packet_id {
-            let message = self.answer.message.as_deref().filter(|_| with_words);
-            write_puback(out, version, packet_id, self.answer.reason, message);
+            let text = self.answer.message.as_deref().filter(|_| with_words);
+            let words = text.map(|text| client.limits.words(text));
+            write_puback(out, client.version, packet_id, self.answer.reason, words);
         }
     }
 }

@@ -323,9 +323,9 @@ fn taking(taken: Taken) -> Result<Taking, Unfit> {
             answer: answer(&queued),
             awaited: Awaited::Queued(queued),
         }),
-        Taken::Duplicate => Ok(Taking::InFlight {
+        Taken::Duplicate { last_seq } => Ok(Taking::InFlight {
             answer: Answer::SUCCESS,
-            awaited: Awaited::Duplicate,
+            awaited: Awaited::Duplicate { last_seq },
         }),
         Taken::Refused(refusal) => Err(refusal.into()),
     }

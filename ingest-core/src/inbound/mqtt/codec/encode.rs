@@ -45,11 +45,18 @@ pub struct Publication<'a> {
     pub packet_id: Option<u16>,
 }
 
+/// Why, in words, for a client of version 5: they are left out where its packet would be larger than it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a> {
+    pub text: &'a str,
+    pub packet_bytes_max: usize,
+}
+
 /// The answer to CONNECT: what is offered, or why not. There is never a session that was kept.
 pub fn write_connack(
     out: &mut Vec<u8>,
     version: Version,
-    answer: Result<&Connack, (ReasonCode, &str)>,
+    answer: Result<&Connack, (ReasonCode, Words<'_>)>,
 ) {
     let reason = answer.map_or_else(|(reason, _)| reason.in_connack(), |_| ReasonCode::Success);
     if version == Version::V311 {
@@ -58,13 +65,14 @@ pub fn write_connack(
         }
         return;
     }
-    write_packet(out, CONNACK, |out| {
-        out.extend_from_slice(&[0, reason.as_u8()]);
-        write_with_length(out, |out| match answer {
-            Ok(offered) => write_offered(out, offered),
-            Err((_, message)) => write_text_property(out, id::REASON_STRING, message),
-        });
-    });
+    let write_head = |out: &mut Vec<u8>| out.extend_from_slice(&[0, reason.as_u8()]);
+    match answer {
+        Ok(offered) => write_packet(out, CONNACK, |out| {
+            write_head(out);
+            write_with_length(out, |out| write_offered(out, offered));
+        }),
+        Err((_, words)) => write_explained(out, CONNACK, Some(words), write_head),
+    }
 }
 
 fn write_offered(out: &mut Vec<u8>, offered: &Connack) {
@@ -84,25 +92,22 @@ fn write_offered(out: &mut Vec<u8>, offered: &Connack) {
     out.extend_from_slice(&[id::SHARED_SUBSCRIPTIONS, 0]);
 }
 
-/// `reason` and `message` are for version 5; the other has no words for them.
+/// `reason` and `words` are for version 5; the other has no words for them.
 pub fn write_puback(
     out: &mut Vec<u8>,
     version: Version,
     packet_id: u16,
     reason: ReasonCode,
-    message: Option<&str>,
+    words: Option<Words<'_>>,
 ) {
-    write_packet(out, PUBACK, |out| {
-        out.extend_from_slice(&packet_id.to_be_bytes());
-        if version == Version::V311 || reason == ReasonCode::Success {
-            return;
-        }
+    let packet_id = packet_id.to_be_bytes();
+    if version == Version::V311 || reason == ReasonCode::Success {
+        write_packet(out, PUBACK, |out| out.extend_from_slice(&packet_id));
+        return;
+    }
+    write_explained(out, PUBACK, words, |out| {
+        out.extend_from_slice(&packet_id);
         out.push(reason.as_u8());
-        if let Some(message) = message {
-            write_with_length(out, |out| {
-                write_text_property(out, id::REASON_STRING, message)
-            });
-        }
     });
 }
 
@@ -147,12 +152,9 @@ pub fn write_pingresp(out: &mut Vec<u8>) {
 }
 
 /// The last words to a client of version 5; the other version has none.
-pub fn write_disconnect(out: &mut Vec<u8>, reason: ReasonCode, message: &str) {
-    write_packet(out, DISCONNECT, |out| {
+pub fn write_disconnect(out: &mut Vec<u8>, reason: ReasonCode, words: Words<'_>) {
+    write_explained(out, DISCONNECT, Some(words), |out| {
         out.push(reason.as_u8());
-        write_with_length(out, |out| {
-            write_text_property(out, id::REASON_STRING, message)
-        });
     });
 }
 
@@ -179,6 +181,28 @@ pub fn write_publish(out: &mut Vec<u8>, version: Version, publication: &Publicat
         out.extend_from_slice(payload);
     });
     out.len() - before
+}
+
+/// Writes a packet that has no other property than why.
+fn write_explained(
+    out: &mut Vec<u8>,
+    first: u8,
+    words: Option<Words<'_>>,
+    write_head: impl Fn(&mut Vec<u8>),
+) {
+    let before = out.len();
+    write_packet(out, first, |out| {
+        write_head(out);
+        write_with_length(out, |out| {
+            if let Some(Words { text, .. }) = words {
+                write_text_property(out, id::REASON_STRING, text);
+            }
+        });
+    });
+    if words.is_some_and(|words| out.len() - before > words.packet_bytes_max) {
+        out.truncate(before);
+        write_explained(out, first, None, write_head);
+    }
 }
 
 fn write_packet(out: &mut Vec<u8>, first: u8, write_body: impl FnOnce(&mut Vec<u8>)) {

@@ -31,7 +31,7 @@ mod tests;
 
 pub use decode::{CodecError, RawPacket, decode, decode_connect, split};
 pub use encode::{
-    Connack, Publication, write_connack, write_disconnect, write_pingresp, write_puback,
+    Connack, Publication, Words, write_connack, write_disconnect, write_pingresp, write_puback,
     write_publish, write_suback, write_unsuback,
 };
 pub use packet::{

@@ -336,6 +336,48 @@ fn offered() -> Connack {
     }
 }
 
+fn in_words(text: &str) -> Words<'_> {
+    Words {
+        text,
+        packet_bytes_max: usize::MAX,
+    }
+}
+
+#[test]
+fn words_are_left_out_where_the_packet_would_be_larger_than_the_client_takes() {
+    for packet_bytes_max in [11, 12, 13] {
+        let words = Words {
+            text: "why",
+            packet_bytes_max,
+        };
+        let mut out = Vec::new();
+        write_connack(
+            &mut out,
+            Version::V5,
+            Err((ReasonCode::NotAuthorized, words)),
+        );
+        let connack = std::mem::take(&mut out);
+        write_puback(
+            &mut out,
+            Version::V5,
+            5,
+            ReasonCode::NotAuthorized,
+            Some(words),
+        );
+        let puback = std::mem::take(&mut out);
+        write_disconnect(&mut out, ReasonCode::NotAuthorized, words);
+        for (packet, with, without) in [(connack, 11, 5), (puback, 12, 6), (out, 10, 4)] {
+            let expected = if with <= packet_bytes_max {
+                with
+            } else {
+                without
+            };
+            assert_eq!(packet.len(), expected);
+            assert_eq!(packet.ends_with(b"why"), with <= packet_bytes_max);
+        }
+    }
+}
+
 #[test]
 fn a_connack_of_version_5_tells_what_is_served_or_why_not() {
     let mut out = Vec::new();
@@ -351,12 +393,12 @@ fn a_connack_of_version_5_tells_what_is_served_or_why_not() {
     write_connack(
         &mut out,
         Version::V5,
-        Err((ReasonCode::SessionTakenOver, "")),
+        Err((ReasonCode::SessionTakenOver, in_words(""))),
     );
     write_connack(
         &mut out,
         Version::V311,
-        Err((ReasonCode::ServerShuttingDown, "")),
+        Err((ReasonCode::ServerShuttingDown, in_words(""))),
     );
     let expected = [&[0x20, 6, 0, 0x89, 3, 0x1f, 0, 0][..], &[0x20, 2, 0, 3]].concat();
     assert_eq!(out, expected, "no code that a CONNACK does not know");
@@ -370,12 +412,12 @@ fn what_the_server_says_is_what_the_specification_shows() {
     write_connack(
         &mut out,
         Version::V311,
-        Err((ReasonCode::BadUserNameOrPassword, "")),
+        Err((ReasonCode::BadUserNameOrPassword, in_words(""))),
     );
     write_connack(
         &mut out,
         Version::V311,
-        Err((ReasonCode::ProtocolError, "")),
+        Err((ReasonCode::ProtocolError, in_words(""))),
     );
     write_pingresp(&mut out);
     write_puback(
@@ -391,7 +433,7 @@ fn what_the_server_says_is_what_the_specification_shows() {
         Version::V5,
         5,
         ReasonCode::PayloadFormatInvalid,
-        Some("no"),
+        Some(in_words("no")),
     );
     let expected = [
         &[0x20, 2, 0, 0][..],

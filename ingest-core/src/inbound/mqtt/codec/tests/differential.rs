@@ -342,13 +342,13 @@ proptest! {
             (ReasonCode::PayloadFormatInvalid, v5::PublishAckReason::PayloadFormatInvalid),
         ] {
             let mut out = Vec::new();
-            write_puback(&mut out, Version::V5, packet_id.get(), reason, words.as_deref());
+            write_puback(&mut out, Version::V5, packet_id.get(), reason, words.as_deref().map(in_words));
             let v5::Packet::PublishAck(ack) = heard_v5(&out) else { panic!() };
             let told = words.as_deref().filter(|_| reason != ReasonCode::Success);
             prop_assert_eq!((ack.packet_id, ack.reason_code), (packet_id, expected));
             prop_assert_eq!(ack.reason_string.as_deref(), told);
             out.clear();
-            write_puback(&mut out, Version::V311, packet_id.get(), reason, words.as_deref());
+            write_puback(&mut out, Version::V311, packet_id.get(), reason, words.as_deref().map(in_words));
             prop_assert_eq!(heard_v3(&out), v3::Packet::PublishAck { packet_id });
         }
     }
@@ -394,7 +394,7 @@ fn a_connack_from_here_is_read_there() {
         ReasonCode::BadAuthenticationMethod,
     ] {
         out.clear();
-        write_connack(&mut out, Version::V5, Err((reason, "why")));
+        write_connack(&mut out, Version::V5, Err((reason, in_words("why"))));
         let v5::Packet::ConnectAck(told) = heard_v5(&out) else {
             panic!()
         };
@@ -450,7 +450,7 @@ fn the_other_answers_from_here_are_read_there() {
     write_disconnect(
         &mut out,
         ReasonCode::SessionTakenOver,
-        "this device connected again",
+        in_words("this device connected again"),
     );
     let v5::Packet::Disconnect(heard) = heard_v5(&out) else {
         panic!()
