@@ -2,9 +2,9 @@
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
-revision = "0029_commands_in_doubt"
-down_revision = "0024_named_dead_letters"
+revision = "0027_commands_in_doubt"
+down_revision = "0026_places_and_clock"
 
 
 def upgrade() -> None:
-    execute_sql_file("0029_commands_in_doubt.sql")
+    execute_sql_file("0027_commands_in_doubt.sql")

@@ -2,10 +2,10 @@
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
-revision = "0027_places_and_clock"
-down_revision = "0024_named_dead_letters"
+revision = "0026_places_and_clock"
+down_revision = "0025_guests_of_codes"
 
 
 def upgrade() -> None:
-    execute_sql_file("0027_named_devices.sql")
-    execute_sql_file("0027_maintenance_clock.sql")
+    execute_sql_file("0026_named_devices.sql")
+    execute_sql_file("0026_maintenance_clock.sql")

@@ -2,9 +2,9 @@
 
 from hse.adapters.postgres.migrate import execute_sql_file
 
-revision = "0026_guests_of_codes"
+revision = "0025_guests_of_codes"
 down_revision = "0024_named_dead_letters"
 
 
 def upgrade() -> None:
-    execute_sql_file("0026_guests_of_codes.sql")
+    execute_sql_file("0025_guests_of_codes.sql")
