@@ -2,6 +2,7 @@
 //! By itself, for what is scheduled is the whole process.
 
 use std::fs;
+use std::hint;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +16,14 @@ const POLICY_FIELD: usize = 38;
 const SCHED_OTHER: &str = "0";
 const SCHED_RR: &str = "2";
 
-/// The policies of all threads but of the ones that end meanwhile.
+/// What a file of each thread says, but for those that end meanwhile.
+fn of_threads(file: &str) -> impl Iterator<Item = String> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    threads.filter_map(move |thread| fs::read_to_string(thread.ok()?.path().join(file)).ok())
+}
+
 fn policies() -> Vec<String> {
-    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-    stats
+    of_threads("stat")
         .filter_map(|stat| {
             let (_, fields) = stat.rsplit_once(')')?;
             fields
@@ -53,7 +57,11 @@ fn who_spins_is_put_back_among_the_others_until_it_rests() {
     let spinners = thread::available_parallelism().unwrap().get();
     thread::scope(|scope| {
         for _ in 0..spinners {
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
         }
         wait_until_all_are(SCHED_OTHER);
         stop.store(true, Ordering::Relaxed);
@@ -63,13 +71,7 @@ fn who_spins_is_put_back_among_the_others_until_it_rests() {
 
 /// Whether the system gives leave; then it must come.
 fn goes_first_within_patience() -> bool {
-    let watched = fs::read_dir("/proc/self/task")
-        .unwrap()
-        .flatten()
-        .any(|thread| {
-            fs::read_to_string(thread.path().join("comm"))
-                .is_ok_and(|name| name.trim() == "scheduling")
-        });
+    let watched = of_threads("comm").any(|name| name.trim() == "scheduling");
     if watched {
         wait_until_all_are(SCHED_RR);
     } else {

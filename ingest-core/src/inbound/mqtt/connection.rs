@@ -49,8 +49,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
         }
         Err(Refused { client, end }) => {
             let write = |out: &mut Vec<u8>, reason, text: &str| {
-                if let Some(Client { version, limits }) = client {
-                    write_connack(out, version, Err((reason, limits.words(text))));
+                if let Some(client) = client {
+                    write_connack(out, client.version, Err((reason, client.words(text))));
                 }
             };
             say_end(node, &mut socket, &end, write).await;
@@ -62,7 +62,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(node: &Node, stream: S, pe
 fn last_words(client: Client) -> impl FnOnce(&mut Vec<u8>, ReasonCode, &str) {
     move |out, reason, text| {
         if client.version == Version::V5 {
-            write_disconnect(out, reason, client.limits.words(text));
+            write_disconnect(out, reason, client.words(text));
         }
     }
 }

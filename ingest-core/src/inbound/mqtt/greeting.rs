@@ -9,7 +9,8 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::codec::{
-    CodecError, Connack, Connect, Qos, ReasonCode, Version, decode_connect, split, write_connack,
+    CodecError, Connack, Connect, Qos, ReasonCode, Version, Words, decode_connect, split,
+    write_connack,
 };
 use super::deliveries::Limits;
 use super::end::{End, protocol_error, shutting_down};
@@ -62,6 +63,16 @@ pub struct OwnedWill {
 pub struct Client {
     pub version: Version,
     pub limits: Limits,
+}
+
+impl Client {
+    /// A reason, where it is not too much.
+    pub fn words(self, text: &str) -> Words<'_> {
+        Words {
+            text,
+            packet_bytes_max: self.limits.packet_bytes_max,
+        }
+    }
 }
 
 /// A connection that did not begin. It hears why.

@@ -73,7 +73,7 @@ impl Waiting {
     pub fn acknowledge(&self, out: &mut Vec<u8>, client: Client, with_words: bool) {
         if let Some(packet_id) = self.packet_id {
             let text = self.answer.message.as_deref().filter(|_| with_words);
-            let words = text.map(|text| client.limits.words(text));
+            let words = text.map(|text| client.words(text));
             write_puback(out, client.version, packet_id, self.answer.reason, words);
         }
     }
