@@ -145,9 +145,13 @@ def packet(first: int, *parts: bytes) -> bytes:
             return bytes([first]) + bytes(length) + body
 
 
-def connect_packet(device: Credentials, *, level: int = 4, keepalive: int = 60) -> bytes:
-    """Return the CONNECT of a device."""
+def connect_packet(
+    device: Credentials, *, level: int = 4, keepalive: int = 60, packet_bytes_max: int | None = None
+) -> bytes:
+    """Return the CONNECT of a device, in version 5 also of one that takes no larger packets."""
     properties = b"\0" if level == 5 else b""
+    if packet_bytes_max is not None:
+        properties = b"\x05\x27" + packet_bytes_max.to_bytes(4, "big")
     head = text("MQTT") + bytes([level, 0xC2]) + keepalive.to_bytes(2, "big") + properties
     return packet(0x10, head, text("c"), text(str(device.device_id)), text(device.token))
 

@@ -146,6 +146,16 @@ async def test_a_client_that_breaks_the_protocol_is_closed_and_others_are_not(
     assert len(await stored(database, other, 1)) == 1
 
 
+async def test_a_client_that_takes_little_is_told_why_without_words(shared_core: Core, device: Credentials) -> None:
+    async with raw_client(shared_core.mqtt_port) as client:
+        await client.send(connect_packet(device, level=5, packet_bytes_max=40))
+        assert (await client.receive())[:4] == b"\x20\x19\0\0"
+        await client.send(publish_packet(1, b"{no JSON", level=5))
+        assert await client.receive() == b"\x40\4\0\1\x99\0"
+        await client.send(packet(0x34, text(EVENTS), b"\0\2\0", PAYLOAD))
+        assert await client.rest() == bytes([0xE0, 2, NO_QOS_2, 0])
+
+
 @both_levels
 async def test_a_packet_identifier_that_is_under_way_is_not_used_for_something_else(
     shared_core: Core, database: Database, device: Credentials, level: int
