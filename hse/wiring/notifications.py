@@ -68,9 +68,9 @@ class NotificationSender:
             return False
         try:
             self._send(claimed, now)
-        except NotNow:
+        except NotNow as reason:
             with self.engine.begin() as connection:
-                put_back(connection, claimed, now)
+                put_back(connection, claimed, now, reason)
         return True
 
     def _send(self, claimed: ClaimedNotification, now: datetime) -> None:

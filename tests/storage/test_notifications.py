@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from hse.adapters.channels import Notice
+from hse.adapters.postgres.notification_keeper import OVERTAKEN
 from tests.conftest import wait_until
 from tests.storage.bookings import change
 from tests.storage.door_codes import DAY, HOUR, MINUTE
@@ -126,6 +127,22 @@ def test_a_change_is_told_with_what_is_so_and_other_codes_with_it(hotel: Hotel) 
     change(house.engine, booking, num_guests=1)
     hotel.run()
     assert len(hotel.ear.heard) == 5
+
+
+def test_a_change_that_another_letter_has_told_meanwhile_is_taken_back_at_the_next_look(hotel: Hotel) -> None:
+    booking = pending_booking(hotel, hotel.house.now + 5 * DAY)
+    hotel.run()
+    later = hotel.house.now + 9 * DAY
+    change(hotel.house.engine, booking, status="confirmed", check_out=later, free_from=later)
+    hotel.run()
+    hotel.run()
+    assert hotel.states(booking) == [
+        ("booking_created", "sent"),
+        ("booking_confirmed", "sent"),
+        ("booking_modified", "failed"),
+    ]
+    assert [row.reason for row in hotel.rows(booking)] == [None, None, OVERTAKEN]
+    assert hotel.send() == 0
 
 
 @pytest.mark.parametrize("is_under_way", [False, True])

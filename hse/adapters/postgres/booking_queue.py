@@ -109,6 +109,11 @@ def look_again(connection: sa.Connection, waking: Waking, due_at: datetime | Non
         connection.execute(sa.insert(booking_queue).inline().values(row))
 
 
+def wake(connection: sa.Connection, booking_id: UUID, now: datetime) -> None:
+    """Have a booking looked at that nobody has changed."""
+    connection.execute(sa.insert(booking_queue).inline().values(booking_id=booking_id, due_at=now))
+
+
 def put_off(connection: sa.Connection, booking_id: UUID, now: datetime) -> None:
     """After a look that came to nothing as a whole: let the others go first."""
     rows = sa.and_(queue.booking_id == booking_id, queue.due_at <= now)

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from hse.adapters.channels import Notice, NoticeNotSent
 from hse.adapters.guest_times import stay_values
+from hse.adapters.postgres.booking_queue import wake
 from hse.adapters.postgres.booking_tables import guests
 from hse.adapters.postgres.notification_rows import Told, booking_told_of, queued_from, queued_of
 from hse.adapters.postgres.notification_tables import booking_notifications, notification_templates
@@ -33,7 +34,7 @@ ATTEMPTS_MAX = 8
 FIRST_WAIT = timedelta(seconds=30)
 # Longer than a worker that lives has a notification in hand.
 IN_HAND_MAX = timedelta(minutes=1)
-# For one whose booking is about to be looked at.
+# For one whose booking is about to be looked at, or whose codes are not on their locks.
 NOT_NOW_WAIT = timedelta(seconds=5)
 TRANSACTION_SETTINGS = (
     "set local lock_timeout = '3s'",
@@ -48,6 +49,10 @@ notification = booking_notifications.c
 
 class NotNow(Exception):
     """The notification is not to be sent at this moment."""
+
+
+class Overtaken(NotNow):
+    """What it would say is not so any more: a look at its booking says it anew, or takes it back."""
 
 
 class Content(msgspec.Struct, kw_only=True):
@@ -127,16 +132,19 @@ def hold_and_prepare(connection: sa.Connection, claimed: ClaimedNotification, se
         for each in queued_of(connection, claimed.row.booking_id)
     ]
     if told is None or not may_be_sent(told.now, one, others, now):
-        raise NotNow
+        waits_for_codes = one.type == "check_in_instructions" and told is not None and told.now.codes is None
+        raise NotNow if waits_for_codes else Overtaken
     if claimed.num_tries > ATTEMPTS_MAX:
         raise NoticeNotSent("the worker died at every attempt", is_final=True, may_have_left=True)
     return _prepared(connection, claimed.row, told, sealer)
 
 
-def put_back(connection: sa.Connection, claimed: ClaimedNotification, now: datetime) -> None:
+def put_back(connection: sa.Connection, claimed: ClaimedNotification, now: datetime, reason: NotNow) -> None:
     """It was not tried."""
     before = {name: getattr(claimed.row, name) for name in ("num_attempts", "num_tries", "may_have_left")}
     _change(connection, claimed, **before, next_attempt_at=now + NOT_NOW_WAIT)
+    if isinstance(reason, Overtaken):
+        wake(connection, claimed.row.booking_id, now)
 
 
 def mark_notification_sent(
