@@ -97,7 +97,7 @@ class RateLimiter(Protocol):
         """Take one from each, if each has room."""
 
     async def look(self, *limits: Limit) -> tuple[Verdict, ...]:
-        """Say how they stand, and take nothing: for what only counts when it fails, such as a login."""
+        """Say how they stand, and take nothing."""
 
     async def give_back(self, *limits: Limit) -> None:
         """Give back one that was taken from each."""

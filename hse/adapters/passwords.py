@@ -14,14 +14,15 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn import zxcvbn
 
+from hse.adapters.processors import HALF_OF_PROCESSORS
 from hse.domain.identity.passwords import Judgement, PasswordsOverloaded
 
 # OWASP's first choice of argon2id parameters: 19 MiB of memory, two passes, one lane; some 25 ms of one core.
 MEMORY_KIB = 19 * 1024
 PASSES = 2
 LANES = 1
-# Whoever signs in can make a machine work: half of its processors at most, so that the other half answers devices and people.
-AT_ONCE_MAX = max(1, len(os.sched_getaffinity(0)) // 2)
+# Whoever signs in can make a machine work.
+AT_ONCE_MAX = HALF_OF_PROCESSORS
 # And of those it takes what nobody else wants, but for one part in seventy.
 NICENESS = 19
 # With so many before one, the wait would be longer than anybody's patience.

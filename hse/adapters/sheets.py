@@ -8,7 +8,6 @@ import csv
 import difflib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from hse.adapters import workbook
+from hse.adapters.processors import HALF_OF_PROCESSORS
 from hse.domain.imports.cells import ALL_COLUMNS
 from hse.domain.imports.model import (
     BLANKS,
@@ -41,8 +41,8 @@ COLUMNS_MAX = 100
 # All cells as long as they may be, each of their characters doubled because it is a quote.
 LINE_CHARS_MAX = COLUMNS_MAX * 2 * CELL_BYTES_MAX
 WORKBOOK_SECONDS_MAX = 30
-# So many files may be read at once: half of the processors are left to who waits for something shorter.
-READ_AT_ONCE_MAX = max(1, len(os.sched_getaffinity(0)) // 2)
+# So many files may be read at once.
+READ_AT_ONCE_MAX = HALF_OF_PROCESSORS
 UNREADABLE_WORKBOOK = (
     "this is no XLSX workbook that can be read with the memory that is given to it: save it again, or as CSV UTF-8"
 )

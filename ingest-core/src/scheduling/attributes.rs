@@ -3,7 +3,7 @@
 use std::io;
 
 /// The shortest slice that the kernel gives. Who works for longer gets the next one, too, when it is due.
-pub const SLICE_NS: u64 = 100_000;
+const SLICE_NS: u64 = 100_000;
 /// Above every thread without a real-time policy, and below every other one with it.
 const LOWEST_REALTIME_PRIORITY: u32 = 1;
 /// Of what is passed to the kernel, which takes shorter and longer ones, of other versions of itself.

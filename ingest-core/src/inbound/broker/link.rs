@@ -219,7 +219,7 @@ impl<'a> Link<'a> {
                 self.held = Some(Held { reading, again_at });
             }
             Err(refusal) => {
-                let topic = reading.topic();
+                let topic = topic_of(&reading.publish);
                 error!(%topic, "a publication of the broker is not kept");
                 return Err(LinkError::NotKept(refusal));
             }
@@ -261,8 +261,7 @@ impl Reading {
         packets.get_or_create(&Kind { kind }).inc();
         let may_speak = node.registry.may_be_spoken_for(settings.device_id);
         may_speak.map_err(LinkError::NoGateway)?;
-        // What of a topic is not text no filter of ours asks for.
-        let topic = String::from_utf8_lossy(&publish.topic);
+        let topic = topic_of(&publish);
         let told = Told {
             topic: &topic,
             payload: &publish.payload,
@@ -281,13 +280,9 @@ impl Reading {
         })
     }
 
-    fn topic(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.publish.topic)
-    }
-
     /// Puts it into the journal's queue.
     fn queue(&mut self) -> Result<Queued, Refusal> {
-        let topic = String::from_utf8_lossy(&self.publish.topic);
+        let topic = topic_of(&self.publish);
         let told = Told {
             topic: &topic,
             payload: &self.publish.payload,
@@ -301,6 +296,11 @@ impl Reading {
         };
         Ok(taken?.queued)
     }
+}
+
+/// What of a topic is not text no filter of ours asks for.
+fn topic_of(publish: &Publish) -> Cow<'_, str> {
+    String::from_utf8_lossy(&publish.topic)
 }
 
 /// Whose publication it is: the child that its topic names, or the gateway itself.
